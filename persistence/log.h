@@ -1,0 +1,175 @@
+// The write-ahead log: records in LSN order, cut into segment files in one directory.
+// The bytes on disk are specified in persistence/FORMAT.md.
+// Synchronized: any loop appends, one writer thread drains. Holds at most Options::ring_bytes that
+// are not yet durable, and larger payloads by reference; room is secured before a command runs.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "persistence/disk.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+// A record's place in the log, from 1, dense; 0 = before every record.
+using Lsn = uint64_t;
+constexpr Lsn kNoGate = 0;
+
+enum class SyncPolicy : uint8_t { kNone, kAsync, kSync };
+enum class RecoveryMode : uint8_t { kSalvage, kPrefix, kStrict };
+enum class OnError : uint8_t { kAuto, kDegrade, kRefuse, kExit };
+
+// Types of records that carry somebody's payload. The writer's own frames (BATCH, SEAL, STOP ...)
+// are the format's business and never reach a caller.
+enum class RecordType : uint8_t {
+  kEffect = 1,     // one effect on one shard
+  kTxn = 2,        // several effects that ran atomically
+  kBroadcast = 3,  // an effect every shard applies at this LSN
+};
+constexpr uint16_t kBroadcastShard = 0xffff;  // of kTxn and kBroadcast records
+
+// The identity a log keeps over restarts. Written into every segment header.
+struct Identity {
+  uint64_t log_id = 0;     // random, made with the log
+  uint64_t hash_seed = 0;  // of the key hash, so that records keep their shard
+  uint32_t shard_count = 0;
+  char replication_id[40] = {};
+};
+
+struct Options {
+  std::string directory;                 // created where it is missing
+  uint64_t max_segment_bytes = 64 << 20;  // >= 1 MiB
+  uint64_t buffer_bytes = 4096;          // gathered before the writer is woken early
+  uint32_t flush_interval_ms = 1000;     // bound of the async policy
+  SyncPolicy sync_policy = SyncPolicy::kAsync;
+  RecoveryMode recovery = RecoveryMode::kSalvage;
+  OnError on_error = OnError::kAuto;
+  uint64_t ring_bytes = 16 << 20;  // >= 1 MiB
+  std::string ring_directory = "/dev/shm";  // empty: no shared ring, replies wait for written_lsn
+  uint32_t shard_count = 1024;              // of a new log; an old one keeps its own
+  bool single_thread = false;               // one appender: no lock around the reservation
+};
+
+// What a restart found. Names as the specification gives them.
+struct RecoveryReport {
+  uint64_t segments_processed = 0;
+  uint64_t entries_recovered = 0;
+  uint64_t entries_skipped = 0;    // records passed over (VOID, cut-off epochs, unknown type)
+  uint64_t corrupted_entries = 0;  // bad records at or below the durable LSN
+  uint64_t bytes_processed = 0;
+  uint64_t ring_entries_recovered = 0;  // of entries_recovered: appended from the shared ring
+  uint64_t torn_bytes = 0;              // cut off behind the last good record
+  int64_t recovery_time_ms = 0;
+  struct LostRange {
+    Lsn first, last;
+    std::string where;  // segment and byte range
+  };
+  std::vector<LostRange> lost;
+  std::vector<std::string> warnings;  // whole sentences for the operator
+};
+
+struct RecordView {
+  Lsn lsn;
+  RecordType type;
+  uint16_t shard;
+  std::string_view payload;  // lives until the callback returns
+};
+
+enum class State : uint8_t {
+  kRunning,   // every append will be written
+  kDegraded,  // carrying on without the log: appends are dropped until it heals
+  kRefusing,  // writes are to be refused with -MISCONF
+  kStopped,
+};
+
+// Counters and gauges for INFO persistence; a consistent-enough copy.
+struct Metrics {
+  State state = State::kRunning;
+  SyncPolicy sync_policy = SyncPolicy::kAsync;
+  Lsn last_lsn = 0, written_lsn = 0, durable_lsn = 0;
+  uint64_t epoch = 0;
+  uint64_t segment_number = 0, segment_offset = 0, segments = 0;  // current file; files in all
+  uint64_t total_bytes = 0;           // of all segments' used parts
+  uint64_t entries_appended = 0, bytes_appended = 0;  // since start
+  uint64_t writes = 0, bytes_written = 0, syncs = 0;
+  uint64_t write_errors = 0, sync_errors = 0, segments_created = 0, heals = 0;
+  uint64_t sync_last_us = 0, sync_total_us = 0, sync_max_us = 0;
+  uint64_t ring_used_bytes = 0, ring_bytes = 0;
+  uint64_t appends_dropped = 0;  // while degraded
+  bool ring_shared = false;      // survives kill -9
+  std::string last_error;        // "" while all is well
+};
+
+class Log {
+ public:
+  // Locks the directory, reads what is there, calls `apply` for each whole record in LSN order
+  // (also those a killed process left in the ring), and opens a new epoch for writing. An error is
+  // for the operator; then nothing was changed that a second try would miss. `apply` returning an
+  // error counts the record as skipped and puts the error's text among the warnings.
+  // `identify` is called once, before the first apply, with the identity the log has (or, for a
+  // new log, was given): the caller takes its hash seed and shard count from it.
+  static Result<std::unique_ptr<Log>> Open(Disk& disk, const Options& options,
+                                           const std::function<void(const Identity&)>& identify,
+                                           const std::function<Status(const RecordView&)>& apply,
+                                           RecoveryReport* report);
+  // Writes a STOP frame and syncs, unless Stop() did.
+  virtual ~Log() = default;
+
+  // Sets aside room for one command's record of about `payload_bytes`; false = no room now: the
+  // connection waits for the listener. Never blocks. Every true is answered by one Append (or a
+  // sequence of them) or one ReleaseRoom with the same number.
+  virtual bool SecureRoom(size_t payload_bytes) = 0;
+  virtual void ReleaseRoom(size_t payload_bytes) = 0;
+
+  // Copies `payload` (above ring/8: onto the heap) and returns the record's LSN. Call it while the
+  // shards that the payload changed are held: that makes log order apply order. The record is
+  // durable once durable_lsn() reaches it. Never fails: trouble with the disk shows in state(),
+  // and the bytes stay here until they are durable. It does not need room secured before it (a
+  // payload that finds none goes to the heap), but then its reply waits for the writer.
+  virtual Lsn Append(RecordType type, uint16_t shard, std::string_view payload) = 0;
+
+  // The highest LSN that a reply may have seen and still leave now, under the policy in force:
+  // `sync`: durable_lsn; otherwise everything, unless a payload lives on the heap only or there is
+  // no shared ring (then written_lsn). Acquire: pairs with the writer's or appender's release.
+  Lsn release_lsn() const { return release_lsn_.load(std::memory_order_acquire); }
+  Lsn durable_lsn() const { return durable_lsn_.load(std::memory_order_acquire); }
+  Lsn written_lsn() const { return written_lsn_.load(std::memory_order_acquire); }
+  Lsn last_lsn() const { return last_lsn_.load(std::memory_order_acquire); }
+  State state() const { return state_.load(std::memory_order_acquire); }
+
+  // Called on the writer's thread whenever release_lsn, durable_lsn, state or the room moved in a
+  // direction somebody may wait for. Must be quick and must not call back into the log.
+  virtual void SetListener(std::function<void()> listener) = 0;
+
+  // A new policy takes effect with the next record. Raising it: the caller answers its client when
+  // durable_lsn() has reached the LSN returned here.
+  virtual Lsn SetSyncPolicy(SyncPolicy policy) = 0;
+  virtual void SetFlushIntervalMs(uint32_t ms) = 0;
+  virtual void SetBufferBytes(uint64_t bytes) = 0;
+  virtual void SetMaxSegmentBytes(uint64_t bytes) = 0;
+  virtual void SetOnError(OnError on_error) = 0;
+  // Asks for a sync now, whatever the policy (WAITAOF, SHUTDOWN, WAL FLUSH); watch durable_lsn.
+  virtual void RequestSync() = 0;
+  // Drains, writes STOP, syncs, ends the writer thread and removes the ring. An error says what is
+  // not on disk; the ring then stays for the next start.
+  virtual Status Stop() = 0;
+
+  virtual Metrics metrics() const = 0;
+  virtual const Identity& identity() const = 0;
+
+ protected:
+  std::atomic<Lsn> last_lsn_{0};     // highest handed out
+  std::atomic<Lsn> written_lsn_{0};  // all up to here are in the page cache
+  std::atomic<Lsn> durable_lsn_{0};  // all up to here survive a power cut
+  std::atomic<Lsn> release_lsn_{0};
+  std::atomic<State> state_{State::kRunning};
+};
+
+}  // namespace crab::wal
