@@ -1,0 +1,34 @@
+// Client: the part of a connection's state that a command may read and change. Owned by its session
+// (src/server/session), changed by its own loop while it is IN, so an exclusive command may read any.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace crab {
+
+class Session;  // src/server: what stands behind a Client; null in replay and in tests
+
+enum class ReplyMode : uint8_t { kOn, kOff, kSkipNext, kSkip };
+
+struct Client {
+  uint64_t id = 0;
+  uint32_t db = 0;
+  int protocol = 2;
+  bool authenticated = true;
+  bool no_touch = false;
+  bool no_evict = false;
+  bool replay = false;  // the recovery's own client: errors are bugs or damage, nothing is logged
+  bool close_after_reply = false;
+  ReplyMode reply_mode = ReplyMode::kOn;
+  std::string user = "default";
+  std::string name;          // CLIENT SETNAME
+  std::string library_name;  // CLIENT SETINFO LIB-NAME
+  std::string library_version;
+  // The highest LSN that what this client was told depends on: its replies leave when
+  // Log::release_lsn() has reached it.
+  uint64_t gate = 0;
+  Session* session = nullptr;
+};
+
+}  // namespace crab

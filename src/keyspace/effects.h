@@ -1,0 +1,102 @@
+// Effects: what one command changed, in the form in which replay runs it again. Each effect is a
+// command of Redis on one key of one shard, or a broadcast that every shard applies; relative times
+// and choices never get here. The payload's bytes are specified in persistence/FORMAT.md.
+// Belongs to one loop, reused command after command; holds at most what one command changes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+#include <vector>
+
+#include "utils/bytes.h"
+#include "utils/status.h"
+
+namespace crab {
+
+// Frozen: a number is never reused or changed, new ones are appended (FORMAT.md lists them).
+enum class EffectId : uint8_t {
+  kSet = 1,
+  kDel = 2,
+  kPexpireat = 3,
+  kPersist = 4,
+  kAppend = 5,
+  kSetrange = 6,
+  kIncrby = 7,
+  kMove = 8,
+  kFlushdb = 9,   // broadcast
+  kFlushall = 10,  // broadcast
+  kSwapdb = 11,   // broadcast
+};
+constexpr int kEffectIdMax = 11;
+
+// The command's name, upper case, "" for an unknown id.
+std::string_view EffectName(int id);
+
+constexpr int64_t kNoDeadline = -1;    // the key lives for ever
+constexpr int64_t kKeepDeadline = -2;  // the key keeps the deadline that it has
+
+class Effects {
+ public:
+  // Values above this are cut into SET + APPENDs, so that no effect is larger than a replica takes.
+  static constexpr size_t kPartBytes = 1 << 20;
+
+  bool empty() const { return count_ == 0; }
+  size_t count() const { return count_; }
+  // All effects end to end, as the payload of a record holds them; with count() above 1 the TXN
+  // payload with its directory is made by Transaction().
+  std::string_view bytes() const { return bytes_.view(); }
+  std::string_view Transaction();
+  // Of a single effect: its shard, kBroadcast for a broadcast.
+  uint16_t shard() const { return parts_.empty() ? kBroadcast : parts_.front().shard; }
+  static constexpr uint16_t kBroadcast = 0xffff;
+
+  void Clear() {
+    bytes_.Clear();
+    parts_.clear();
+    count_ = 0;
+  }
+
+  // `shard` is the key's shard; deadline_ms absolute, kNoDeadline or kKeepDeadline.
+  void Set(uint16_t shard, uint32_t db, std::string_view key, std::string_view value,
+           int64_t deadline_ms);
+  void Del(uint16_t shard, uint32_t db, std::string_view key) {
+    Add(shard, db, EffectId::kDel, {key});
+  }
+  void Expireat(uint16_t shard, uint32_t db, std::string_view key, int64_t deadline_ms);
+  void Persist(uint16_t shard, uint32_t db, std::string_view key) {
+    Add(shard, db, EffectId::kPersist, {key});
+  }
+  // Any other: `arguments` without the command's name.
+  void Add(uint16_t shard, uint32_t db, EffectId id,
+           std::initializer_list<std::string_view> arguments);
+  void Broadcast(uint32_t db, EffectId id, std::initializer_list<std::string_view> arguments) {
+    Add(kBroadcast, db, id, arguments);
+  }
+
+ private:
+  struct Part {
+    uint16_t shard;
+    uint32_t offset;
+    uint32_t size;
+  };
+  Buffer bytes_;
+  Buffer transaction_;
+  std::vector<Part> parts_;
+  size_t count_ = 0;
+};
+
+// Reads effects back.
+struct EffectView {
+  uint32_t db = 0;
+  int id = 0;
+  std::vector<std::string_view> arguments;  // without the command's name; views into the payload
+};
+
+// Decodes one effect at the front of `bytes` and drops it; an error names what is wrong with it.
+Status ReadEffect(std::string_view* bytes, EffectView* effect);
+// The effects of a TXN payload, in order, one after the other, without its directory.
+Result<std::string_view> TransactionEffects(std::string_view payload);
+
+}  // namespace crab

@@ -1,0 +1,135 @@
+// Keyspace: all keys of all databases, cut into shards by the hash of the key; every database of a
+// key shares its shard. KeyspaceView: one database of it as one command sees it, at one time.
+// A shard is touched only by whoever holds it (its lock, or the world); see src/execution.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "src/keyspace/effects.h"
+#include "src/keyspace/entry.h"
+#include "src/keyspace/shard.h"
+#include "utils/status.h"
+
+namespace crab {
+
+enum class EvictionPolicy : uint8_t {
+  kNoEviction, kAllkeysLru, kVolatileLru, kAllkeysLfu, kVolatileLfu, kAllkeysRandom,
+  kVolatileRandom, kVolatileTtl, kAllkeysSieve, kVolatileSieve
+};
+
+// What every keyspace needs to know of the configuration. Changed only world-exclusively.
+struct KeyspaceOptions {
+  uint32_t shard_count = 1024;  // power of two
+  uint32_t databases = 16;
+  uint64_t hash_seed = 0;
+  bool shard_by_hashtag = false;
+  EvictionPolicy policy = EvictionPolicy::kNoEviction;  // decides LRU or LFU access data
+  int lfu_log_factor = 10;
+  int lfu_decay_minutes = 1;
+};
+
+// Counters of one loop: written by it, summed up for INFO.
+struct KeyspaceStats {
+  uint64_t hits = 0, misses = 0, expired = 0, evicted = 0;
+};
+
+class Keyspace {
+ public:
+  explicit Keyspace(const KeyspaceOptions& options);
+  ~Keyspace();
+
+  KeyspaceOptions& options() { return options_; }
+  const KeyspaceOptions& options() const { return options_; }
+  uint32_t shard_count() const { return options_.shard_count; }
+  uint64_t Hash(std::string_view key) const;
+  // Of a Hash(key) (shard_by_hashtag: of the tag's hash; ShardOf(key) does that).
+  uint32_t ShardOfHash(uint64_t hash) const { return hash >> shard_shift_; }
+  uint32_t ShardOf(std::string_view key) const;
+  Shard& shard(uint32_t index) { return shards_[index]; }
+
+  // --- whoever calls these holds the whole world ---
+  uint64_t Size(uint32_t db) const;
+  uint64_t SizeWithDeadline(uint32_t db) const;  // keys that have a deadline
+  void Clear(uint32_t db);
+  void ClearAll();
+  void Swap(uint32_t a, uint32_t b);
+  // Every entry of a database; the callback must not change the keyspace. False ends the walk.
+  void ForEach(uint32_t db, const std::function<bool(const Entry&)>& visit) const;
+  // One step of SCAN: visits the entries of some buckets from `cursor` on and returns the next one,
+  // 0 when all shards are done. A key present from the first to the last call is visited at least
+  // once, however the table grows and shrinks between.
+  uint64_t Scan(uint32_t db, uint64_t cursor, const std::function<void(const Entry&)>& visit) const;
+  const Entry* RandomEntry(uint32_t db) const;  // null when empty
+  uint64_t MemoryBytes() const;                 // entries, values and tables of all shards
+  // average ttl etc. for INFO keyspace
+  int64_t AverageTtlMs(uint32_t db, int64_t now_ms) const;
+
+ private:
+  KeyspaceOptions options_;
+  int shard_shift_;
+  std::unique_ptr<Shard[]> shards_;
+};
+
+// Loop-bound, reused command after command; its shards are held while it is used.
+class KeyspaceView {
+ public:
+  KeyspaceView(Keyspace& keyspace, Effects& effects, KeyspaceStats& stats)
+      : keyspace_(keyspace), effects_(effects), stats_(stats) {}
+
+  // Before each command. now_ms 0: replay, where nothing is ever in the past.
+  void Begin(uint32_t db, int64_t now_ms, bool no_touch) {
+    db_ = db;
+    now_ms_ = now_ms;
+    no_touch_ = no_touch;
+  }
+  uint32_t db() const { return db_; }
+  int64_t now_ms() const { return now_ms_; }
+  Keyspace& keyspace() { return keyspace_; }
+  // The same moment, another database (COPY ... DB, MOVE, effects of replay).
+  void SelectDb(uint32_t db) { db_ = db; }
+  // The shard of a key, for the effects.
+  uint16_t ShardOf(std::string_view key) const { return static_cast<uint16_t>(keyspace_.ShardOf(key)); }
+
+  // All three: null when absent. A key whose deadline has passed is removed, its DEL joins the
+  // effects, and it reads as absent. The entry lives until the next change through this view.
+  const Entry* Find(std::string_view key);   // to read: counts a hit or miss, touches access data
+  Entry* FindForWrite(std::string_view key);  // to change: touches, no hit or miss
+  const Entry* Peek(std::string_view key);    // OBJECT, TTL: neither
+
+  // Makes the key a string. `deadline_ms`: absolute, kNoDeadline or kKeepDeadline. Integers in
+  // canonical form are kept as integers, up to kEmbstrBytesMax embstr, above raw. Returns the entry.
+  Entry* SetString(std::string_view key, std::string_view value, int64_t deadline_ms);
+  // Changes a string's value in place, keeping its deadline: INCR.
+  Entry* SetInteger(Entry* entry, int64_t value);
+  // Appends to a string (which becomes raw).
+  Entry* AppendString(Entry* entry, std::string_view bytes);
+  // Overwrites from `offset` on, growing with zero bytes: SETRANGE, SETBIT. Becomes raw.
+  Entry* OverwriteString(Entry* entry, size_t offset, std::string_view bytes);
+
+  Entry* SetDeadline(Entry* entry, int64_t deadline_ms);  // kNoDeadline removes it
+  // Removes it without logging anything.
+  void Remove(Entry* entry);
+  bool Remove(std::string_view key);  // whether it was there (a passed deadline: it was not)
+  // A deep copy of an entry (of any database or shard that is held) under `key` in database `db`,
+  // replacing what is there; type, encoding and deadline are kept.
+  Entry* CopyTo(const Entry& source, uint32_t db, std::string_view key);
+
+  // Lets active expiry do its work: removes up to `limit` keys of `shard` whose deadline has passed,
+  // each with its DEL effect. Returns how many. The shard is held.
+  size_t ExpireSome(uint32_t shard, size_t limit);
+
+ private:
+  Keyspace& keyspace_;
+  Effects& effects_;
+  KeyspaceStats& stats_;
+  uint32_t db_ = 0;
+  int64_t now_ms_ = 0;
+  bool no_touch_ = false;
+};
+
+}  // namespace crab
