@@ -1,0 +1,95 @@
+// Reads a log directory without changing it: its segments in order, and every frame in them with a
+// verdict. Recovery and crabcache-wal see a log only through this, so both believe the same bytes.
+// Thread-bound: one reader belongs to one thread. Holds one window of a segment in memory (1 MiB,
+// more where a single record is larger). The log may be growing meanwhile: what is half written
+// looks like a torn tail.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "persistence/disk.h"
+#include "persistence/log.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+// What a segment's header says; FORMAT.md explains the fields.
+struct SegmentInfo {
+  std::string name;         // "wal-00000000000000000001.log"
+  std::string path;         // with the directory
+  uint64_t number = 0;      // from the name
+  uint64_t file_bytes = 0;  // zeroed space ahead of the records included
+  std::string problem;      // "" = the header is good; otherwise nothing below is to be trusted
+
+  uint32_t format_version = 0;
+  uint32_t min_reader_version = 0;
+  uint32_t flags = 0;  // compression, encryption: 0 today
+  Identity identity;
+  uint64_t epoch = 0;
+  int64_t created_at_ms = 0;
+  Lsn first_lsn = 0;
+  Lsn durable_lsn = 0;  // known when the segment was created
+  uint64_t salt = 0;
+  uint64_t replication_offset = 0;
+  uint64_t predecessor_number = 0;  // 0 = none
+  Lsn predecessor_last_lsn = 0;
+  uint32_t predecessor_crc = 0;  // running CRC of the predecessor's records
+  uint64_t ring_epoch = 0;       // epoch of the ring whose records this epoch began with; 0 = none
+
+  // Records from here on were cut off: a later epoch issues these LSNs again.
+  Lsn end_lsn = ~Lsn{0};
+};
+
+enum class Verdict : uint8_t {
+  kGood,     // checksum, place and LSN are right: the only verdict whose payload may be applied
+  kCut,      // right in itself, but cut off: by a later epoch, or behind a torn record
+  kTorn,     // does not check, and nothing says that it was ever durable: the end of the log
+  kCorrupt,  // does not check, or is missing, although it was durable
+  kMissing,  // no bytes at all for LSNs that were durable: a segment is gone, or records are
+};
+
+// One frame, or one run of bytes in which no frame could be made out.
+struct Frame {
+  const SegmentInfo* segment = nullptr;  // null: between segments (kMissing)
+  uint64_t offset = 0;                   // in the file
+  uint64_t bytes = 0;                    // framing and padding included
+  Verdict verdict = Verdict::kGood;
+  Lsn lsn = 0;       // a record: its own; a frame of the writer: of the record before it
+  uint8_t type = 0;  // FrameType of record.h; of a run of bad bytes 0
+  uint8_t flags = 0;
+  uint16_t shard = 0;
+  std::string_view payload;           // lives until the next call; empty unless kGood or kCut
+  Lsn lost_first = 0, lost_last = 0;  // kCorrupt, kMissing: the records that are gone (may be none:
+                                      // last < first); kTorn: the first that is not there
+  std::string reason;                 // a sentence, unless kGood
+};
+
+class Reader {
+ public:
+  // Lists the directory and reads the headers. Fails only where that cannot be done (no such
+  // directory, no permission), or a segment needs a newer reader. `durable_lsn` is what is known
+  // to be durable from elsewhere (the ring), 0 for nothing.
+  static Result<std::unique_ptr<Reader>> Open(Disk& disk, const std::string& directory,
+                                              Lsn durable_lsn = 0);
+  virtual ~Reader() = default;
+
+  // Sorted by number. Lives as long as the reader.
+  virtual const std::vector<SegmentInfo>& segments() const = 0;
+  virtual const std::vector<std::string>& warnings() const = 0;  // whole sentences; may grow
+
+  // The next frame of the log in order of LSN; false at the end. Zeroed space is not reported.
+  // After a corrupt run it goes on behind it (salvage); a caller that wants only the good
+  // beginning stops there. An error is the disk's: that segment is given up, the next call goes
+  // on with the next one.
+  virtual Result<bool> Next(Frame* frame) = 0;
+
+  // As far as has been read: the largest LSN that something states to be durable.
+  virtual Lsn durable_lsn() const = 0;
+};
+
+}  // namespace crab::wal

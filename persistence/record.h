@@ -1,0 +1,78 @@
+// One frame of a segment, as bytes: 20 bytes of header, the payload, zeroes up to the next multiple
+// of 8. FORMAT.md is the specification; a golden test holds both together.
+//
+// The checksum has two parts. The body's is CRC32C over everything but the checksum itself,
+// padding included: whoever appends computes it, in parallel. The place's is a mix of the segment's
+// salt and the frame's offset in the file: the writer adds it by one XOR when the place is known.
+// So bytes that are stale, moved, or embedded in a payload do not check.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "persistence/log.h"
+
+namespace crab::wal {
+
+// Types 1..15 are records: they take an LSN. Types from 16 are the writer's own frames: their LSN
+// field repeats that of the record before them.
+enum class FrameType : uint8_t {
+  kNone = 0,  // never written: zeroed space is no frame
+  kEffect = 1,
+  kTxn = 2,
+  kBroadcast = 3,
+  kPolicy = 4,  // the sync policy from here on: one byte, SyncPolicy
+  kVoid = 5,    // an LSN that was handed out and whose record never came to be
+  kBatch = 16,  // before each write: BatchPayload
+  kSeal = 17,   // the end of a full segment: EndPayload
+  kStop = 18,   // the clean end of a log: EndPayload
+  kGap = 19,    // logging was off before this: what follows begins with an image
+};
+
+constexpr bool IsRecord(uint8_t type) { return type >= 1 && type < 16; }
+const char* FrameTypeName(uint8_t type);  // "effect", "batch" ...; "unknown"
+
+struct [[gnu::packed]] FrameHeader {
+  uint32_t crc;
+  uint32_t length;  // of the payload
+  uint64_t lsn;
+  uint8_t type;
+  uint8_t flags;  // bit 0: compressed, bit 1: encrypted (neither is written yet); others: ignore
+  uint16_t shard;
+};
+static_assert(sizeof(FrameHeader) == 20);
+
+struct [[gnu::packed]] BatchPayload {
+  uint64_t durable_lsn;  // known when the batch was written
+  uint64_t wall_ms;      // since 1970
+  uint64_t replication_offset;
+};
+static_assert(sizeof(BatchPayload) == 24);
+
+struct [[gnu::packed]] EndPayload {
+  uint64_t wall_ms;
+  uint64_t records;      // in this segment
+  uint32_t running_crc;  // over the checksums of all frames before this one, in order
+  uint32_t zero;
+};
+static_assert(sizeof(EndPayload) == 24);
+
+constexpr size_t kFrameAlignment = 8;
+constexpr uint32_t kPayloadBytesMax = 0xfffffff0u - sizeof(FrameHeader);
+
+constexpr uint64_t FrameBytes(uint64_t payload_bytes) {
+  return (sizeof(FrameHeader) + payload_bytes + kFrameAlignment - 1) & ~(kFrameAlignment - 1);
+}
+
+// The body's part of the checksum.
+uint32_t BodyCrc(const FrameHeader& header, std::string_view payload);
+// The place's part: XORed with the body's, it is the `crc` in the file.
+uint32_t PlaceMix(uint64_t salt, uint64_t file_offset);
+
+// Appends a whole frame to `out`, to stand at `file_offset`. `header.crc` holds the body's part.
+void AppendFrame(std::string& out, FrameHeader header, std::string_view payload, uint64_t salt,
+                 uint64_t file_offset);
+
+}  // namespace crab::wal
