@@ -99,6 +99,7 @@ class [[nodiscard]] Result {
   T&& value() && { return std::move(value_); }
   T* operator->() { return &value_; }
   T& operator*() & { return value_; }
+  const T& operator*() const& { return value_; }
   // The error; OK when there is a value.
   Status TakeStatus() { return ok_ ? Status::Ok() : std::move(status_); }
   std::string_view message() const { return ok_ ? std::string_view() : status_.message(); }
