@@ -1,0 +1,339 @@
+#include "src/execution/dispatch.h"
+
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "src/commands/key_specs.h"
+#include "src/keyspace/eviction.h"
+
+namespace crab {
+
+namespace {
+
+// A payload's ids, counts and length prefixes, beside the arguments themselves.
+constexpr size_t kPayloadOverheadBytes = 64;
+// After a command that took longer than this many cycles the clock is read again: about 0.3 ms.
+constexpr uint64_t kClockCyclesMax = 1'000'000;
+// Keys removed while one shard is held by the expiry cycle.
+constexpr size_t kExpireKeysPerHold = 64;
+
+int64_t WallClockMs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+size_t PayloadEstimate(Args args) {
+  size_t bytes = kPayloadOverheadBytes;
+  for (std::string_view argument : args.span()) bytes += argument.size() + 8;
+  return bytes;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(Execution& execution, int loop)
+    : execution_(execution),
+      loop_(loop),
+      view_(execution.keyspace, effects_, stats_.keyspace),
+      expire_next_shard_(loop) {
+  stats_.commands.resize(execution.registry.size());
+  replay_client_.replay = true;
+  RefreshClock();
+}
+
+void Dispatcher::RefreshClock() {
+  now_ms_ = WallClockMs();
+  last_cycles_ = __rdtsc();
+}
+
+void Dispatcher::ResetStats() {
+  stats_.commands.assign(stats_.commands.size(), {});
+  stats_.errors.clear();
+  stats_.processed = 0;
+  stats_.error_replies = 0;
+  stats_.keyspace = {};
+}
+
+Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& reply) {
+  Buffer& out = reply.buffer();
+  const size_t reply_begin = out.size();
+  const Command* container = nullptr;
+  const Command* command = execution_.registry.Find(args, &container);
+  if (__builtin_expect(command == nullptr, 0)) {
+    Reject(reply, nullptr, UnknownCommand(args, container));
+    if (client.reply_mode != ReplyMode::kOn) out.Truncate(reply_begin);
+    return Outcome::kDone;
+  }
+  Status refusal = Status::Ok();
+  if (__builtin_expect(!command->AritySuits(args.size()), 0)) {
+    refusal = Status::Error("ERR wrong number of arguments for '" + std::string(command->name) +
+                            "' command");
+  } else {
+    refusal = Admit(client, *command);
+  }
+  if (__builtin_expect(!refusal.ok(), 0)) {
+    Reject(reply, command, refusal);
+    if (client.reply_mode != ReplyMode::kOn) out.Truncate(reply_begin);
+    return Outcome::kDone;
+  }
+  if (__builtin_expect(execution_.pause_until_ms > now_ms_, 0) &&
+      (!execution_.pause_writes_only || (command->flags & (kWrite | kMayReplicate)))) {
+    return Outcome::kPaused;
+  }
+  size_t room = 0;
+  wal::Log* const log = execution_.log;
+  if (command->is_write() && log != nullptr) {
+    room = PayloadEstimate(args);
+    if (__builtin_expect(!log->SecureRoom(room), 0)) return Outcome::kNoRoom;
+  }
+
+  view_.Begin(client.db, now_ms_, client.no_touch);
+  Call call{*command, args, view_, reply, effects_, client, execution_.registry, now_ms_};
+  switch (command->scope) {
+    case Scope::kKeys:
+      RunKeyed(call);
+      break;
+    case Scope::kLoop:
+      Invoke(call);
+      break;
+    case Scope::kExclusive:
+      RunExclusive(call);
+      break;
+  }
+  // Not `log`: CONFIG SET may have switched it, and then the new one owes nothing.
+  if (room != 0 && execution_.log == log) log->ReleaseRoom(room);
+  Finish(client, *command, out, reply_begin);
+  return Outcome::kDone;
+}
+
+Status Dispatcher::Admit(const Client& client, const Command& command) {
+  if (__builtin_expect(!client.authenticated, 0) && !(command.flags & kNoAuth)) {
+    return Status::Error("NOAUTH Authentication required.");
+  }
+  if (__builtin_expect(execution_.maxmemory != 0, 0) && !EvictUntilFits() &&
+      (command.flags & kDenyOom)) {
+    return Status::Error("OOM command not allowed when used memory > 'maxmemory'.");
+  }
+  if (command.is_write() && execution_.log != nullptr &&
+      __builtin_expect(execution_.log->state() == wal::State::kRefusing, 0)) {
+    return Status::Error("MISCONF Errors writing to the write-ahead log: " +
+                         execution_.log->metrics().last_error);
+  }
+  return Status::Ok();
+}
+
+void Dispatcher::Finish(Client& client, const Command& command, Buffer& out, size_t reply_begin) {
+  CommandStats& stats = stats_.commands[execution_.registry.IndexOf(command)];
+  const uint64_t cycles = __rdtsc();
+  const uint64_t spent = cycles - last_cycles_;
+  last_cycles_ = cycles;
+  ++stats.calls;
+  stats.cycles += spent;
+  ++stats_.processed;
+  if (__builtin_expect(spent > kClockCyclesMax, 0)) RefreshClock();
+  if (__builtin_expect(client.reply_mode != ReplyMode::kOn, 0)) {
+    out.Truncate(reply_begin);
+    // CLIENT REPLY SKIP silences itself and the one command after it.
+    if (client.reply_mode == ReplyMode::kSkip) {
+      client.reply_mode = ReplyMode::kOn;
+    } else if (client.reply_mode == ReplyMode::kSkipNext) {
+      client.reply_mode = ReplyMode::kSkip;
+    }
+  }
+}
+
+void Dispatcher::Invoke(Call& call) {
+  const size_t reply_begin = call.reply.buffer().size();
+  const Status status = call.command.handler(call);
+  if (__builtin_expect(!status.ok(), 0)) {
+    CHECK_EQ(call.reply.buffer().size(), reply_begin);
+    call.reply.Error(status.message());
+    ++stats_.commands[execution_.registry.IndexOf(call.command)].failed;
+    CountError(status.message());
+  }
+}
+
+void Dispatcher::RunKeyed(Call& call) {
+  Keyspace& keyspace = execution_.keyspace;
+  const bool locking = execution_.world.loops() > 1;
+  if (HasOneKey(call.command)) {
+    const uint32_t index = view_.ShardOf(call.args[call.command.keys[0].first]);
+    Shard& shard = keyspace.shard(index);
+    if (locking) LockShard(shard);
+    Invoke(call);
+    if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+    call.client.gate = std::max({call.client.gate, shard.last_lsn, execution_.base_lsn});
+    if (locking) UnlockShard(shard);
+    return;
+  }
+  locks_.Clear();
+  bool fits = true;
+  ForEachKey(call.command, call.args,
+             [&](std::string_view key) { fits = fits && locks_.Add(view_.ShardOf(key)); });
+  if (!fits) return RunExclusive(call);
+  if (locking) locks_.Lock(keyspace);
+  Invoke(call);
+  const uint64_t lsn = Tap();
+  uint64_t gate = std::max(call.client.gate, execution_.base_lsn);
+  for (uint16_t index : locks_.shards()) {
+    Shard& shard = keyspace.shard(index);
+    if (lsn != 0) shard.last_lsn = lsn;
+    gate = std::max(gate, shard.last_lsn);
+  }
+  call.client.gate = gate;
+  if (locking) locks_.Unlock(keyspace);
+}
+
+void Dispatcher::RunExclusive(Call& call) {
+  execution_.world.AcquireExclusive(loop_);
+  Invoke(call);
+  Tap();
+  // It may have read or changed anything: it and all that comes after wait for all before.
+  if (execution_.log != nullptr) {
+    execution_.base_lsn = execution_.log->last_lsn();
+    call.client.gate = std::max(call.client.gate, execution_.base_lsn);
+  }
+  execution_.world.ReleaseExclusive(loop_);
+}
+
+uint64_t Dispatcher::Tap() {
+  if (effects_.empty()) return 0;
+  stats_.changes += effects_.count();
+  uint64_t lsn = 0;
+  if (execution_.log != nullptr) {
+    if (effects_.count() > 1) {
+      lsn = execution_.log->Append(wal::RecordType::kTxn, wal::kBroadcastShard,
+                                   effects_.Transaction());
+    } else {
+      const uint16_t shard = effects_.shard();
+      const wal::RecordType type = shard == Effects::kBroadcast ? wal::RecordType::kBroadcast
+                                                                : wal::RecordType::kEffect;
+      lsn = execution_.log->Append(type, shard, effects_.bytes());
+    }
+  }
+  effects_.Clear();
+  return lsn;
+}
+
+Status Dispatcher::Replay(const EffectView& effect) {
+  const std::string_view name = EffectName(effect.id);
+  const Command* command = name.empty() ? nullptr : execution_.registry.FindName(name);
+  if (command == nullptr) {
+    return Status::Error("effect " + std::to_string(effect.id) + " is not known to this version");
+  }
+  std::vector<std::string_view> argv{name};
+  argv.insert(argv.end(), effect.arguments.begin(), effect.arguments.end());
+  const Args args(argv);
+  if (!command->AritySuits(args.size()) || effect.db >= execution_.keyspace.options().databases) {
+    return Status::Error("effect " + std::string(name) + " with " + std::to_string(args.size() - 1) +
+                         " arguments on database " + std::to_string(effect.db) +
+                         " does not suit this server");
+  }
+  replay_client_.db = effect.db;
+  view_.Begin(effect.db, /*now_ms=*/0, /*no_touch=*/true);
+  resp::Reply reply(discarded_, 2);
+  Call call{*command, args, view_, reply, effects_, replay_client_, execution_.registry, 0};
+  Status status = command->handler(call);
+  effects_.Clear();
+  discarded_.Clear();
+  return status;
+}
+
+void Dispatcher::ExpireCycle(int64_t budget_us) {
+  if (!execution_.active_expire || execution_.pause_until_ms > now_ms_) return;
+  timespec start;
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  Keyspace& keyspace = execution_.keyspace;
+  const bool locking = execution_.world.loops() > 1;
+  const uint32_t loops = execution_.world.loops();
+  view_.Begin(0, now_ms_, /*no_touch=*/true);
+  for (uint32_t seen = loop_; seen < keyspace.shard_count(); seen += loops) {
+    const uint32_t index = expire_next_shard_;
+    Shard& shard = keyspace.shard(index);
+    wal::Log* const log = execution_.log;
+    if (log != nullptr && (log->state() == wal::State::kRefusing ||
+                           !log->SecureRoom(kExpireKeysPerHold * kPayloadOverheadBytes))) {
+      return;  // a deletion that cannot be logged waits; reads answer as absent meanwhile
+    }
+    if (locking) LockShard(shard);
+    const size_t removed = shard.HasDue(now_ms_) ? view_.ExpireSome(index, kExpireKeysPerHold) : 0;
+    if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+    if (locking) UnlockShard(shard);
+    if (log != nullptr) log->ReleaseRoom(kExpireKeysPerHold * kPayloadOverheadBytes);
+    if (removed < kExpireKeysPerHold) {  // else the same shard again: more may be due
+      expire_next_shard_ += loops;
+      if (expire_next_shard_ >= keyspace.shard_count()) expire_next_shard_ = loop_;
+    } else {
+      seen -= loops;
+    }
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t spent_us =
+        (now.tv_sec - start.tv_sec) * 1'000'000 + (now.tv_nsec - start.tv_nsec) / 1000;
+    if (spent_us > budget_us) return;
+    execution_.world.Breathe(loop_);
+  }
+}
+
+bool Dispatcher::EvictUntilFits() {
+  // Bounds the work before one command: when memory is far above the limit (it was lowered), each
+  // command pays a part of the way down.
+  constexpr int kKeysPerCommandMax = 64;
+  Keyspace& keyspace = execution_.keyspace;
+  const bool locking = execution_.world.loops() > 1;
+  for (int evicted = 0; keyspace.UsedBytes() > execution_.maxmemory; ++evicted) {
+    if (keyspace.options().policy == EvictionPolicy::kNoEviction) return false;
+    if (evicted == kKeysPerCommandMax) return true;
+    bool found = false;
+    const uint32_t first = static_cast<uint32_t>(__rdtsc()) & (keyspace.shard_count() - 1);
+    for (uint32_t i = 0; i < keyspace.shard_count() && !found; ++i) {
+      const uint32_t index = (first + i) & (keyspace.shard_count() - 1);
+      Shard& shard = keyspace.shard(index);
+      if (locking) LockShard(shard);
+      view_.Begin(0, now_ms_, /*no_touch=*/true);
+      found = view_.EvictOne(index, execution_.maxmemory_samples);
+      if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+      if (locking) UnlockShard(shard);
+    }
+    if (!found) return false;
+  }
+  return true;
+}
+
+Status Dispatcher::UnknownCommand(Args args, const Command* container) const {
+  // Redis quotes at most 128 bytes of the arguments, each argument likewise.
+  constexpr size_t kQuotedBytesMax = 128;
+  if (container != nullptr) {
+    std::string name(container->name);
+    std::transform(name.begin(), name.end(), name.begin(), ::toupper);
+    return Status::Error("ERR unknown subcommand '" +
+                         std::string(args[1].substr(0, kQuotedBytesMax)) + "'. Try " + name +
+                         " HELP.");
+  }
+  std::string text = "ERR unknown command '" + std::string(args[0].substr(0, kQuotedBytesMax)) +
+                     "', with args beginning with: ";
+  const size_t prefix = text.size();
+  for (size_t i = 1; i < args.size() && text.size() - prefix < kQuotedBytesMax; ++i) {
+    const size_t left = kQuotedBytesMax - (text.size() - prefix);
+    text.append("'").append(args[i].substr(0, left)).append("' ");
+  }
+  return Status::Error(std::move(text));
+}
+
+void Dispatcher::Reject(resp::Reply& reply, const Command* command, const Status& error) {
+  reply.Error(error.message());
+  if (command != nullptr) ++stats_.commands[execution_.registry.IndexOf(*command)].rejected;
+  CountError(error.message());
+}
+
+void Dispatcher::CountError(std::string_view message) {
+  ++stats_.error_replies;
+  const std::string code(message.substr(0, message.find(' ')));
+  if (stats_.errors.size() < DispatchStats::kErrorsMax || stats_.errors.contains(code)) {
+    ++stats_.errors[code];
+  }
+}
+
+}  // namespace crab

@@ -1,0 +1,117 @@
+// Dispatch: one command from argv to reply. Checks what Redis checks, in its order; secures room in
+// the log; takes the shards of the keys, or the world; runs the handler; hands its effects to the
+// log (the tap) and notes the gate; lets the shards go. Recovery, expiry and eviction use it too.
+// A Dispatcher is loop-bound; what it shares (Execution) is world-guarded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "persistence/log.h"
+#include "src/commands/command.h"
+#include "src/commands/registry.h"
+#include "src/execution/lock_set.h"
+#include "src/execution/world.h"
+#include "src/keyspace/keyspace.h"
+
+namespace crab {
+
+// What all dispatchers share. World-guarded: read while IN, changed only exclusively.
+struct Execution {
+  Keyspace& keyspace;
+  World& world;
+  const Registry& registry;
+  wal::Log* log = nullptr;  // null: the log is off
+
+  bool password_required = false;
+  bool debug_allowed = true;   // enable-debug-command, for this kind of connection
+  uint64_t maxmemory = 0;      // bytes, 0 = no limit
+  int maxmemory_samples = 5;
+  bool active_expire = true;   // DEBUG SET-ACTIVE-EXPIRE
+  uint64_t base_lsn = 0;       // every reply's gate is at least this: the last exclusive change
+  int64_t pause_until_ms = 0;  // CLIENT PAUSE, wall clock
+  bool pause_writes_only = false;
+};
+
+// Counters of one loop. Written by it while IN, read by an exclusive command.
+struct CommandStats {
+  uint64_t calls = 0, cycles = 0, rejected = 0, failed = 0;
+};
+struct DispatchStats {
+  std::vector<CommandStats> commands;  // by Registry::IndexOf
+  uint64_t processed = 0;
+  uint64_t changes = 0;  // effects, as rdb_changes_since_last_save counts them
+  uint64_t error_replies = 0;
+  std::unordered_map<std::string, uint64_t> errors;  // by code: "ERR", "WRONGTYPE"; at most kErrorsMax
+  static constexpr size_t kErrorsMax = 128;
+  KeyspaceStats keyspace;
+};
+
+class Dispatcher {
+ public:
+  enum class Outcome : uint8_t {
+    kDone,
+    kNoRoom,  // nothing happened: again when the log's listener says that there is room
+    kPaused,  // nothing happened: again when the pause is over
+  };
+
+  Dispatcher(Execution& execution, int loop);
+
+  // The loop is IN. Replies unless the outcome says that nothing happened.
+  Outcome Run(Client& client, Args args, resp::Reply& reply);
+  // Reads the clock; once per batch, and by itself after a command that took long.
+  void RefreshClock();
+  int64_t now_ms() const { return now_ms_; }
+
+  // Replays one effect of a record: the same road with the tap shut and time standing still.
+  // Called by recovery before any loop runs.
+  Status Replay(const EffectView& effect);
+
+  // Removes what has expired in this loop's shards, spending about `budget_us`. The loop is IN.
+  void ExpireCycle(int64_t budget_us);
+
+  // Runs `work` holding the world; the loop is IN before and after.
+  template <typename Work>
+  void Exclusively(Work&& work) {
+    execution_.world.AcquireExclusive(loop_);
+    work();
+    execution_.world.ReleaseExclusive(loop_);
+  }
+
+  const DispatchStats& stats() const { return stats_; }
+  void ResetStats();
+
+ private:
+  // Why a command may not run, or OK; `paused` and such are outcomes, not errors.
+  Status Admit(const Client& client, const Command& command);
+  void Reject(resp::Reply& reply, const Command* command, const Status& error);
+  void CountError(std::string_view message);
+  Status UnknownCommand(Args args, const Command* container) const;
+
+  void RunKeyed(Call& call);
+  void RunExclusive(Call& call);
+  // Calls the handler and turns an error into its reply.
+  void Invoke(Call& call);
+  // The command ran: counts its time, and drops its reply where the client asked for none.
+  void Finish(Client& client, const Command& command, Buffer& out, size_t reply_begin);
+  // Hands the effects to the log; the LSN, or 0 where there was nothing to log.
+  uint64_t Tap();
+  // Deletes keys until memory fits; false when it cannot.
+  bool EvictUntilFits();
+
+  Execution& execution_;
+  const int loop_;
+  Effects effects_;
+  KeyspaceView view_;
+  LockSet locks_;
+  DispatchStats stats_;
+  int64_t now_ms_ = 0;
+  uint64_t last_cycles_ = 0;
+  uint32_t expire_next_shard_ = 0;
+  Buffer discarded_;  // replies of replay
+  Client replay_client_;
+};
+
+}  // namespace crab
