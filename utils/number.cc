@@ -31,9 +31,8 @@ constexpr DigitPairs kDigitPairs = MakeDigitPairs();
 
 bool IsDigit(char c) { return static_cast<unsigned char>(c - '0') < 10; }
 
-// Digits only, at least one; false when they do not fit.
+// Digits only, nothing is 0; false when they do not fit.
 bool ParseDigits(std::string_view digits, uint64_t* value) {
-  if (digits.empty()) return false;
   uint64_t sum = 0;
   for (const char c : digits) {
     if (!IsDigit(c)) return false;
@@ -111,7 +110,7 @@ bool ParseUint64(std::string_view text, uint64_t* value) {
   const bool negative = !text.empty() && text[0] == '-';
   if (negative || (!text.empty() && text[0] == '+')) text.remove_prefix(1);
   uint64_t digits = 0;
-  if (!ParseDigits(text, &digits)) return false;
+  if (text.empty() || !ParseDigits(text, &digits)) return false;
   *value = negative ? uint64_t{0} - digits : digits;
   return true;
 }

@@ -29,7 +29,8 @@ bool ParseDouble(std::string_view text, double* value);
 bool ParseLongDouble(std::string_view text, long double* value);
 
 // A size as configuration spells it: digits, then nothing or b, k, kb, m, mb, g, gb in any case
-// (k = 1000, kb = 1024 and so on). Refused: a sign, a fraction, no digits, more than 64 bits hold.
+// (k = 1000, kb = 1024 and so on). No digits are 0, as in Redis. Refused: a sign, a fraction, and,
+// unlike Redis, which saturates or wraps, more than 64 bits hold.
 bool ParseMemory(std::string_view text, uint64_t* bytes);
 
 // How many decimal digits `value` has: 1 for 0.
