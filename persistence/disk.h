@@ -52,7 +52,7 @@ class Disk {
   virtual Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
   // Names (not paths) of the plain files in a directory, sorted.
   virtual Result<std::vector<std::string>> List(const std::string& directory) = 0;
-  virtual Status CreateDirectories(const std::string& directory) = 0;  // OK when it exists
+  virtual Status CreateDirectories(const std::string& directory) = 0;         // OK when it exists
   virtual Status Rename(const std::string& from, const std::string& to) = 0;  // replaces `to`
   virtual Status Remove(const std::string& path) = 0;
   // Makes creations, renames and removals in the directory survive a power cut.

@@ -44,14 +44,14 @@ struct Identity {
 };
 
 struct Options {
-  std::string directory;                 // created where it is missing
+  std::string directory;                  // created where it is missing
   uint64_t max_segment_bytes = 64 << 20;  // >= 1 MiB
-  uint64_t buffer_bytes = 4096;          // gathered before the writer is woken early
-  uint32_t flush_interval_ms = 1000;     // bound of the async policy
+  uint64_t buffer_bytes = 4096;           // gathered before the writer is woken early
+  uint32_t flush_interval_ms = 1000;      // bound of the async policy
   SyncPolicy sync_policy = SyncPolicy::kAsync;
   RecoveryMode recovery = RecoveryMode::kSalvage;
   OnError on_error = OnError::kAuto;
-  uint64_t ring_bytes = 16 << 20;  // >= 1 MiB
+  uint64_t ring_bytes = 16 << 20;           // >= 1 MiB
   std::string ring_directory = "/dev/shm";  // empty: no shared ring, replies wait for written_lsn
   uint32_t shard_count = 1024;              // of a new log; an old one keeps its own
   bool single_thread = false;               // one appender: no lock around the reservation
@@ -96,8 +96,8 @@ struct Metrics {
   Lsn last_lsn = 0, written_lsn = 0, durable_lsn = 0;
   uint64_t epoch = 0;
   uint64_t segment_number = 0, segment_offset = 0, segments = 0;  // current file; files in all
-  uint64_t total_bytes = 0;           // of all segments' used parts
-  uint64_t entries_appended = 0, bytes_appended = 0;  // since start
+  uint64_t total_bytes = 0;                                       // of all segments' used parts
+  uint64_t entries_appended = 0, bytes_appended = 0;              // since start
   uint64_t writes = 0, bytes_written = 0, syncs = 0;
   uint64_t write_errors = 0, sync_errors = 0, segments_created = 0, heals = 0;
   uint64_t sync_last_us = 0, sync_total_us = 0, sync_max_us = 0;

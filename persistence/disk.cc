@@ -1,0 +1,202 @@
+#include "persistence/disk.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+namespace crab::wal {
+namespace {
+
+Status SystemError(std::string_view what, std::string_view path, int error) {
+  std::string text = "cannot ";
+  text.append(what).append(" ").append(path).append(": ").append(std::strerror(error));
+  return Status::Error(std::move(text), error);
+}
+
+class RealFile final : public File {
+ public:
+  RealFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  ~RealFile() override { close(fd_); }
+
+  Status WriteAt(uint64_t offset, std::string_view bytes) override {
+    while (!bytes.empty()) {
+      const ssize_t done = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      if (done < 0 && errno == EINTR) continue;
+      if (done < 0) return SystemError("write", path_, errno);
+      if (done == 0) return SystemError("write", path_, EIO);
+      offset += static_cast<uint64_t>(done);
+      bytes.remove_prefix(static_cast<size_t>(done));
+    }
+    return Status::Ok();
+  }
+
+  Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
+    size_t total = 0;
+    while (total < bytes.size()) {
+      const ssize_t done = pread(fd_, bytes.data() + total, bytes.size() - total,
+                                 static_cast<off_t>(offset + total));
+      if (done < 0 && errno == EINTR) continue;
+      if (done < 0) return SystemError("read", path_, errno);
+      if (done == 0) break;
+      total += static_cast<size_t>(done);
+    }
+    return total;
+  }
+
+  Status SyncData() override {
+    // Not retried on EINTR: what a failed sync left behind is unknown, whatever the reason.
+    if (fdatasync(fd_) != 0) return SystemError("sync", path_, errno);
+    return Status::Ok();
+  }
+
+  Result<uint64_t> Size() override {
+    struct stat info;
+    if (fstat(fd_, &info) != 0) return SystemError("stat", path_, errno);
+    return static_cast<uint64_t>(info.st_size);
+  }
+
+  Status Truncate(uint64_t bytes) override {
+    if (ftruncate(fd_, static_cast<off_t>(bytes)) != 0) {
+      return SystemError("truncate", path_, errno);
+    }
+    return Status::Ok();
+  }
+
+ private:
+  const int fd_;
+  const std::string path_;
+};
+
+class RealLock final : public DirectoryLock {
+ public:
+  explicit RealLock(int fd) : fd_(fd) {}
+  ~RealLock() override { close(fd_); }
+
+ private:
+  const int fd_;
+};
+
+class MachineDisk final : public Disk {
+ public:
+  Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
+    int flags = O_CLOEXEC;
+    switch (mode) {
+      case OpenMode::kRead:
+        flags |= O_RDONLY;
+        break;
+      case OpenMode::kReadWrite:
+        flags |= O_RDWR;
+        break;
+      case OpenMode::kCreate:
+        flags |= O_RDWR | O_CREAT | O_EXCL;
+        break;
+    }
+    const int fd = open(path.c_str(), flags, 0600);
+    if (fd < 0) return SystemError(mode == OpenMode::kCreate ? "create" : "open", path, errno);
+    return std::unique_ptr<File>(std::make_unique<RealFile>(fd, path));
+  }
+
+  Result<std::vector<std::string>> List(const std::string& directory) override {
+    DIR* handle = opendir(directory.c_str());
+    if (handle == nullptr) return SystemError("list", directory, errno);
+    std::vector<std::string> names;
+    errno = 0;
+    while (const dirent* entry = readdir(handle)) {
+      struct stat info;
+      if (fstatat(dirfd(handle), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+          S_ISREG(info.st_mode)) {
+        names.emplace_back(entry->d_name);
+      }
+      errno = 0;
+    }
+    const int error = errno;
+    closedir(handle);
+    if (error != 0) return SystemError("list", directory, error);
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  Status CreateDirectories(const std::string& directory) override {
+    for (size_t end = 1; end <= directory.size(); ++end) {
+      if (end < directory.size() && directory[end] != '/') continue;
+      const std::string part = directory.substr(0, end);
+      if (mkdir(part.c_str(), 0700) == 0) {
+        // The new name has to survive a power cut like everything that will stand below it.
+        const size_t slash = part.find_last_of('/');
+        const std::string parent =
+            slash == std::string::npos ? "." : (slash == 0 ? "/" : part.substr(0, slash));
+        TRY(SyncDirectory(parent));
+      } else if (errno != EEXIST && !IsDirectory(part)) {
+        return SystemError("create directory", part, errno);
+      }
+    }
+    if (!IsDirectory(directory)) return SystemError("create directory", directory, ENOTDIR);
+    return Status::Ok();
+  }
+
+  Status Rename(const std::string& from, const std::string& to) override {
+    if (rename(from.c_str(), to.c_str()) != 0) return SystemError("rename", from, errno);
+    return Status::Ok();
+  }
+
+  Status Remove(const std::string& path) override {
+    if (unlink(path.c_str()) != 0) return SystemError("remove", path, errno);
+    return Status::Ok();
+  }
+
+  Status SyncDirectory(const std::string& directory) override {
+    const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return SystemError("open", directory, errno);
+    const int error = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    if (error != 0) return SystemError("sync directory", directory, error);
+    return Status::Ok();
+  }
+
+  Result<uint64_t> LinkCount(const std::string& path) override {
+    struct stat info;
+    if (stat(path.c_str(), &info) != 0) return SystemError("stat", path, errno);
+    return static_cast<uint64_t>(info.st_nlink);
+  }
+
+  Result<uint64_t> FreeBytes(const std::string& directory) override {
+    struct statvfs info;
+    if (statvfs(directory.c_str(), &info) != 0) return SystemError("stat", directory, errno);
+    return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
+  }
+
+  Result<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override {
+    const std::string path = directory + "/lock";
+    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return SystemError("open", path, errno);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+      const int error = errno;
+      close(fd);
+      return SystemError("lock", path, error);
+    }
+    return std::unique_ptr<DirectoryLock>(std::make_unique<RealLock>(fd));
+  }
+
+ private:
+  static bool IsDirectory(const std::string& path) {
+    struct stat info;
+    return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+  }
+};
+
+}  // namespace
+
+Disk& RealDisk() {
+  static MachineDisk disk;
+  return disk;
+}
+
+}  // namespace crab::wal

@@ -1,0 +1,127 @@
+#include "persistence/segment.h"
+
+#include <cstdio>
+#include <cstring>
+
+#include "utils/check.h"
+#include "utils/crc32c.h"
+
+namespace crab::wal {
+namespace {
+
+constexpr std::string_view kPrefix = "wal-";
+constexpr std::string_view kSuffix = ".log";
+constexpr size_t kDigits = 20;  // of the largest 64-bit number: names sort like numbers
+
+}  // namespace
+
+std::string SegmentName(uint64_t number) {
+  char name[40];
+  std::snprintf(name, sizeof(name), "wal-%020llu.log", static_cast<unsigned long long>(number));
+  return name;
+}
+
+std::optional<uint64_t> SegmentNumber(std::string_view name) {
+  if (name.size() != kPrefix.size() + kDigits + kSuffix.size()) return std::nullopt;
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
+  uint64_t number = 0;
+  for (const char digit : name.substr(kPrefix.size(), kDigits)) {
+    if (digit < '0' || digit > '9') return std::nullopt;
+    number = number * 10 + static_cast<uint64_t>(digit - '0');
+  }
+  return number;
+}
+
+std::string EncodeSegmentHeader(const SegmentInfo& info) {
+  SegmentHeader header = {};
+  std::memcpy(header.magic, kSegmentMagic, sizeof(header.magic));
+  header.format_version = info.format_version;
+  header.min_reader_version = info.min_reader_version;
+  header.header_bytes = kSegmentHeaderBytes;
+  header.flags = info.flags;
+  header.log_id = info.identity.log_id;
+  header.epoch = info.epoch;
+  header.number = info.number;
+  header.created_at_ms = static_cast<uint64_t>(info.created_at_ms);
+  header.first_lsn = info.first_lsn;
+  header.durable_lsn = info.durable_lsn;
+  header.salt = info.salt;
+  header.hash_seed = info.identity.hash_seed;
+  header.shard_count = info.identity.shard_count;
+  header.predecessor_crc = info.predecessor_crc;
+  header.predecessor_number = info.predecessor_number;
+  header.predecessor_last_lsn = info.predecessor_last_lsn;
+  header.replication_offset = info.replication_offset;
+  std::memcpy(header.replication_id, info.identity.replication_id, sizeof(header.replication_id));
+  header.ring_epoch = info.ring_epoch;
+  const char* bytes = reinterpret_cast<const char*>(&header);
+  header.crc = Crc32c({bytes, offsetof(SegmentHeader, crc)});
+  return {bytes, sizeof(header)};
+}
+
+void DecodeSegmentHeader(std::string_view bytes, SegmentInfo* info) {
+  SegmentHeader header;
+  if (bytes.size() < sizeof(header)) {
+    info->problem = "the file is shorter than a header";
+    return;
+  }
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  if (std::memcmp(header.magic, kSegmentMagic, sizeof(header.magic)) != 0) {
+    info->problem = "the header does not begin as one";
+    return;
+  }
+  if (header.crc != Crc32c(bytes.substr(0, offsetof(SegmentHeader, crc)))) {
+    info->problem = "the header's checksum does not match";
+    return;
+  }
+  if (header.number != info->number) {
+    info->problem = "the header names segment " + std::to_string(header.number);
+    return;
+  }
+  if (header.header_bytes != kSegmentHeaderBytes || header.first_lsn == 0) {
+    info->problem = "the header contradicts itself";
+    return;
+  }
+  info->format_version = header.format_version;
+  info->min_reader_version = header.min_reader_version;
+  info->flags = header.flags;
+  info->identity.log_id = header.log_id;
+  info->epoch = header.epoch;
+  info->created_at_ms = static_cast<int64_t>(header.created_at_ms);
+  info->first_lsn = header.first_lsn;
+  info->durable_lsn = header.durable_lsn;
+  info->salt = header.salt;
+  info->identity.hash_seed = header.hash_seed;
+  info->identity.shard_count = header.shard_count;
+  info->predecessor_crc = header.predecessor_crc;
+  info->predecessor_number = header.predecessor_number;
+  info->predecessor_last_lsn = header.predecessor_last_lsn;
+  info->replication_offset = header.replication_offset;
+  std::memcpy(info->identity.replication_id, header.replication_id, sizeof(header.replication_id));
+  info->ring_epoch = header.ring_epoch;
+}
+
+void SegmentWriter::Add(std::string& out, FrameHeader header, std::string_view payload) {
+  AppendFrame(out, header, payload, info_.salt, offset_);
+  const uint32_t body = header.crc;
+  running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
+  offset_ += FrameBytes(payload.size());
+  if (IsRecord(header.type)) ++records_;
+}
+
+void SegmentWriter::AddFrame(std::string& out, FrameType type, Lsn lsn, std::string_view payload) {
+  FrameHeader header = {};
+  header.length = static_cast<uint32_t>(payload.size());
+  header.lsn = lsn;
+  header.type = static_cast<uint8_t>(type);
+  header.shard = kBroadcastShard;
+  header.crc = BodyCrc(header, payload);
+  Add(out, header, payload);
+}
+
+void SegmentWriter::AddEnd(std::string& out, FrameType type, Lsn lsn, int64_t wall_ms) {
+  const EndPayload end = {static_cast<uint64_t>(wall_ms), records_, running_crc_, 0};
+  AddFrame(out, type, lsn, {reinterpret_cast<const char*>(&end), sizeof(end)});
+}
+
+}  // namespace crab::wal

@@ -1,0 +1,95 @@
+// A segment: one file of the log, "wal-<20 digits>.log": a header of 4 KiB written once, frames
+// behind it, zeroes behind those. FORMAT.md is the specification.
+// Thread-bound: a SegmentWriter belongs to the writer's thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "persistence/disk.h"
+#include "persistence/log.h"
+#include "persistence/reader.h"
+#include "persistence/record.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+constexpr uint32_t kFormatVersion = 1;     // what this program writes
+constexpr uint32_t kMinReaderVersion = 1;  // of those who want to read it
+constexpr uint64_t kSegmentHeaderBytes = 4096;
+constexpr char kSegmentMagic[8] = {'C', 'R', 'A', 'B', 'W', 'A', 'L', '\n'};
+
+struct [[gnu::packed]] SegmentHeader {
+  char magic[8];
+  uint32_t format_version;
+  uint32_t min_reader_version;
+  uint32_t header_bytes;
+  uint32_t flags;
+  uint64_t log_id;
+  uint64_t epoch;
+  uint64_t number;
+  uint64_t created_at_ms;
+  uint64_t first_lsn;
+  uint64_t durable_lsn;
+  uint64_t salt;
+  uint64_t hash_seed;
+  uint32_t shard_count;
+  uint32_t predecessor_crc;
+  uint64_t predecessor_number;
+  uint64_t predecessor_last_lsn;
+  uint64_t replication_offset;
+  char replication_id[40];
+  uint64_t ring_epoch;
+  char zero[3924];
+  uint32_t crc;  // CRC32C of all the bytes before it
+};
+static_assert(sizeof(SegmentHeader) == kSegmentHeaderBytes);
+static_assert(offsetof(SegmentHeader, salt) == 72);
+static_assert(offsetof(SegmentHeader, replication_id) == 120);
+static_assert(offsetof(SegmentHeader, crc) == 4092);
+
+std::string SegmentName(uint64_t number);
+std::optional<uint64_t> SegmentNumber(std::string_view name);  // nullopt: no segment's name
+
+// `info.problem` says what is wrong; min_reader_version is judged by the caller.
+std::string EncodeSegmentHeader(const SegmentInfo& info);
+void DecodeSegmentHeader(std::string_view bytes, SegmentInfo* info);
+
+// The file that is being written. Knows where the next frame goes and what the seal will say.
+class SegmentWriter {
+ public:
+  // Over an open file whose header is on disk.
+  SegmentWriter(SegmentInfo info, std::unique_ptr<File> file, uint64_t zeroed_bytes)
+      : info_(std::move(info)), file_(std::move(file)), zeroed_bytes_(zeroed_bytes) {}
+
+  const SegmentInfo& info() const { return info_; }
+  uint64_t offset() const { return offset_; }  // where the next frame goes
+  uint64_t zeroed_bytes() const { return zeroed_bytes_; }
+  uint32_t running_crc() const { return running_crc_; }
+  uint64_t records() const { return records_; }
+
+  // Adds a frame to `out`, the bytes that the next Write() puts at offset() - out.size().
+  void Add(std::string& out, FrameHeader header, std::string_view payload);
+  // A frame of the writer itself.
+  void AddFrame(std::string& out, FrameType type, Lsn lsn, std::string_view payload);
+  // SEAL or STOP.
+  void AddEnd(std::string& out, FrameType type, Lsn lsn, int64_t wall_ms);
+  Status Write(std::string_view bytes) { return file_->WriteAt(offset_ - bytes.size(), bytes); }
+  Status Sync() { return file_->SyncData(); }
+  // Gives the zeroed space behind the last frame back to the file system.
+  Status Trim() { return file_->Truncate(offset_); }
+
+ private:
+  SegmentInfo info_;
+  std::unique_ptr<File> file_;
+  uint64_t zeroed_bytes_;
+  uint64_t offset_ = kSegmentHeaderBytes;
+  uint64_t records_ = 0;
+  uint32_t running_crc_ = 0;
+};
+
+}  // namespace crab::wal
