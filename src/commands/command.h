@@ -17,6 +17,7 @@
 namespace crab {
 
 class Command;
+class Registry;
 
 // One execution. A handler reads its arguments in the order in which Redis checks them, finds,
 // decides, changes, logs what it did as effects, and replies once; or returns an error having
@@ -28,6 +29,7 @@ struct Call {
   resp::Reply& reply;
   Effects& effects;
   Client& client;
+  const Registry& registry;
   int64_t now_ms;  // wall clock at the start of the command; 0 in replay: nothing is in the past
 };
 
@@ -57,7 +59,8 @@ enum CommandFlags : uint32_t {
   kMovableKeys = 1u << 19,
   // Ours, never shown:
   kDangerous = 1u << 24,   // joins @dangerous without being admin (KEYS, FLUSHALL ...)
-  kConnection = 1u << 25,  // joins @connection
+  kConnection = 1u << 25,  // joins @connection instead of the group's category
+  kKeyspace = 1u << 26,    // joins @keyspace without being of the generic group (FLUSHALL, DBSIZE)
 };
 
 // What must be held while a command runs (DESIGN §3). Exclusive is the default for a new command.
@@ -94,19 +97,30 @@ enum class Group : uint8_t { kGeneric, kString, kConnection, kServer };
 class Command {
  public:
   // `name` in lower case; a subcommand is "client|list". `syntax` is the arguments behind the name
-  // in the notation of src/commands/syntax.h, from which COMMAND DOCS is made. `keys2` is a second
-  // key specification (COPY, RENAME).
-  consteval Command(const char* name, const char* syntax, Handler handler, int arity,
-                    uint32_t flags, Scope scope, KeySpec keys, Group group, const char* since,
-                    const char* complexity, const char* summary, KeySpec keys2 = {})
-      : name(name), syntax(syntax), handler(handler), arity(arity), flags(flags), scope(scope),
-        group(group), keys{keys, keys2}, since(since), complexity(complexity), summary(summary) {
+  // in the notation of src/commands/syntax.h, from which COMMAND DOCS is made. `tips` are those of
+  // COMMAND INFO, with a space between two. `keys2` is a second key specification (COPY, RENAME).
+  consteval Command(const char* row_name, const char* row_syntax, Handler row_handler,
+                    int row_arity, uint32_t row_flags, Scope row_scope, KeySpec row_keys,
+                    Group row_group, const char* row_since, const char* row_complexity,
+                    const char* row_summary, const char* row_tips = "", KeySpec row_keys2 = {})
+      : name(row_name),
+        syntax(row_syntax),
+        handler(row_handler),
+        arity(row_arity),
+        flags(row_flags),
+        scope(row_scope),
+        group(row_group),
+        keys{row_keys, row_keys2},
+        since(row_since),
+        complexity(row_complexity),
+        summary(row_summary),
+        tips(row_tips) {
     if (arity == 0) throw "an arity counts the name, so it is never 0";
     for (const char* c = name; *c != 0; ++c) {
       if (*c >= 'A' && *c <= 'Z') throw "names are in lower case";
     }
     if ((flags & kWrite) && (flags & kRead)) throw "a command reads or writes";
-    if (scope == Scope::kKeys && keys.first == 0) throw "no keys to take the shards of";
+    if (scope == Scope::kKeys && keys[0].first == 0) throw "no keys to take the shards of";
   }
 
   const char* name;
@@ -120,6 +134,7 @@ class Command {
   const char* since;
   const char* complexity;
   const char* summary;
+  const char* tips;
 
   bool is_write() const { return flags & kWrite; }
   bool AritySuits(size_t argc) const {

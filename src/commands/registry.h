@@ -13,6 +13,9 @@ namespace crab {
 
 std::span<const Command> StringCommands();
 std::span<const Command> KeyCommands();
+std::span<const Command> ExpireCommands();
+std::span<const Command> ObjectCommands();
+std::span<const Command> CommandCommands();
 
 class Registry {
  public:
