@@ -2,6 +2,11 @@
 // command of Redis on one key of one shard, or a broadcast that every shard applies; relative times
 // and choices never get here. The payload's bytes are specified in persistence/FORMAT.md.
 // Belongs to one loop, reused command after command; holds at most what one command changes.
+//
+// An effect is: varint database, varint id, varint number of arguments, then each argument as a
+// varint length and its bytes. A transaction is: varint number of effects, for each its shard (16
+// bits, little-endian) and the varint size of its bytes, then the effects end to end. Varints hold
+// seven bits a byte, the lowest first.
 #pragma once
 
 #include <cstddef>
@@ -25,9 +30,9 @@ enum class EffectId : uint8_t {
   kSetrange = 6,
   kIncrby = 7,
   kMove = 8,
-  kFlushdb = 9,   // broadcast
+  kFlushdb = 9,    // broadcast
   kFlushall = 10,  // broadcast
-  kSwapdb = 11,   // broadcast
+  kSwapdb = 11,    // broadcast
 };
 constexpr int kEffectIdMax = 11;
 
@@ -68,7 +73,7 @@ class Effects {
   void Persist(uint16_t shard, uint32_t db, std::string_view key) {
     Add(shard, db, EffectId::kPersist, {key});
   }
-  // Any other: `arguments` without the command's name.
+  // Any other: `arguments` without the command's name. An append is cut into parts like a Set.
   void Add(uint16_t shard, uint32_t db, EffectId id,
            std::initializer_list<std::string_view> arguments);
   void Broadcast(uint32_t db, EffectId id, std::initializer_list<std::string_view> arguments) {
@@ -78,9 +83,14 @@ class Effects {
  private:
   struct Part {
     uint16_t shard;
-    uint32_t offset;
-    uint32_t size;
+    size_t size;  // of the effect's bytes
   };
+
+  void AddOne(uint16_t shard, uint32_t db, EffectId id, const std::string_view* arguments,
+              size_t count);
+  void AddAppends(uint16_t shard, uint32_t db, std::string_view key, std::string_view bytes);
+  void End(uint16_t shard, char* begin, char* end);
+
   Buffer bytes_;
   Buffer transaction_;
   std::vector<Part> parts_;
@@ -94,9 +104,12 @@ struct EffectView {
   std::vector<std::string_view> arguments;  // without the command's name; views into the payload
 };
 
-// Decodes one effect at the front of `bytes` and drops it; an error names what is wrong with it.
+// Decodes one effect at the front of `bytes` and drops it. An error names what is wrong with it: a
+// bound that does not hold, an unknown id, fewer arguments than the effect cannot do without. Then
+// neither `bytes` nor `effect` is of use.
 Status ReadEffect(std::string_view* bytes, EffectView* effect);
-// The effects of a TXN payload, in order, one after the other, without its directory.
+// The effects of a TXN payload, in order, one after the other, without its directory. OK says that
+// the directory is whole and its sizes add up to what follows.
 Result<std::string_view> TransactionEffects(std::string_view payload);
 
 }  // namespace crab
