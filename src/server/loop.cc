@@ -1,0 +1,195 @@
+#include "src/server/loop.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "src/server/server.h"
+#include "utils/check.h"
+#include "utils/log.h"
+#include "utils/thread.h"
+
+namespace crab {
+
+namespace {
+
+constexpr size_t kReadBufferBytes = 256 * 1024;
+constexpr uint64_t kTimerMs = 100;  // what `hz 10` is in Redis
+// Of each timer interval, at most this much goes to active expiry: a quarter, as in Redis.
+constexpr int64_t kExpireBudgetUs = 25'000;
+
+}  // namespace
+
+Loop::Loop(Server& server, int index)
+    : server_(server),
+      world_(server.execution().world),
+      index_(index),
+      dispatcher_(server.execution(), index),
+      read_buffer_(kReadBufferBytes) {
+  CHECK_EQ(uv_loop_init(&uv_), 0);
+  uv_.data = this;
+  CHECK_EQ(uv_async_init(&uv_, &wake_,
+                         [](uv_async_t* handle) { static_cast<Loop*>(handle->data)->OnWake(); }),
+           0);
+  wake_.data = this;
+  CHECK_EQ(uv_timer_init(&uv_, &timer_), 0);
+  timer_.data = this;
+  CHECK_EQ(uv_prepare_init(&uv_, &before_poll_), 0);
+  before_poll_.data = this;
+}
+
+Loop::~Loop() { CHECK_EQ(uv_loop_close(&uv_), 0); }
+
+void Loop::Run() {
+  SetThreadName("loop-" + std::to_string(index_));
+  uv_timer_start(
+      &timer_, [](uv_timer_t* handle) { static_cast<Loop*>(handle->data)->OnTimer(); }, kTimerMs,
+      kTimerMs);
+  uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
+    // Once per poll, not per record: all that this round appended is one group commit.
+    if (wal::Log* log = static_cast<Loop*>(handle->data)->server_.execution().log) log->Kick();
+  });
+  uv_run(&uv_, UV_RUN_DEFAULT);
+}
+
+void Loop::Post(Mailbox::Letter letter) {
+  if (mailbox_.Post(std::move(letter))) uv_async_send(&wake_);
+}
+
+void Loop::WakeForLog() {
+  if (awaits_log_.exchange(false, std::memory_order_seq_cst)) uv_async_send(&wake_);
+}
+
+void Loop::Enter() {
+  world_.Enter(index_);
+  dispatcher_.RefreshClock();
+}
+
+Connection* Loop::Find(uint64_t client_id) {
+  const auto found = connections_.find(client_id);
+  return found == connections_.end() ? nullptr : found->second.get();
+}
+
+void Loop::OnWake() {
+  Enter();
+  for (Mailbox::Letter& letter : mailbox_.TakeAll()) letter(*this);
+  OnLogMoved();
+  Exit();
+}
+
+void Loop::OnLogMoved() {
+  for (Connection* connection : std::exchange(held_, {})) {
+    connection->in_held_list_ = false;
+    connection->Flush();
+  }
+  for (Connection* connection : std::exchange(waiting_, {})) {
+    connection->in_paused_list_ = false;
+    connection->Resume();
+  }
+}
+
+void Loop::AwaitLog(Connection& connection) {
+  if (connection.in_held_list_) return;
+  connection.in_held_list_ = true;
+  held_.push_back(&connection);
+  awaits_log_.store(true, std::memory_order_seq_cst);
+  // The log may have moved between the look that held the reply and the flag.
+  if (connection.session().held_gate() <= server_.ReleaseLsn()) WakeForLog();
+}
+
+void Loop::AwaitResume(Connection& connection) {
+  if (connection.in_paused_list_) return;
+  connection.in_paused_list_ = true;
+  waiting_.push_back(&connection);
+  // Room may have come meanwhile; the timer looks again too, so a lost wake-up costs 100 ms at most.
+  awaits_log_.store(true, std::memory_order_seq_cst);
+}
+
+void Loop::Forget(Connection& connection) {
+  std::erase(held_, &connection);
+  std::erase(waiting_, &connection);
+  const auto found = connections_.find(connection.session().client().id);
+  if (found == connections_.end()) return;
+  closing_.push_back(std::move(found->second));
+  connections_.erase(found);
+  connection_count_.store(connections_.size(), std::memory_order_relaxed);
+}
+
+void Loop::Destroy(Connection* connection) {
+  std::erase_if(closing_, [=](const auto& owned) { return owned.get() == connection; });
+}
+
+void Loop::Adopt(int fd, SessionOptions options) {
+  if (stopping_) {
+    close(fd);
+    return;
+  }
+  const bool unix_socket = options.unix_socket;
+  const uint64_t id = server_.NextClientId();
+  auto connection = std::make_unique<Connection>(
+      *this, fd, unix_socket,
+      std::make_unique<Session>(server_, *this, dispatcher_, id, std::move(options)));
+  Connection* const started = connection.get();
+  connections_.emplace(id, std::move(connection));
+  connection_count_.store(connections_.size(), std::memory_order_relaxed);
+  ++stats_.connections_accepted;
+  if (!started->Start()) {
+    close(fd);
+    started->Close();
+  }
+}
+
+void Loop::CloseKilled() {
+  std::vector<Connection*> killed;
+  for (const auto& [id, connection] : connections_) {
+    if (connection->session().killed) killed.push_back(connection.get());
+  }
+  for (Connection* connection : killed) connection->Close();
+}
+
+void Loop::OnTimer() {
+  Enter();
+  ++timer_ticks_;
+  dispatcher_.ExpireCycle(kExpireBudgetUs);
+  if (!waiting_.empty() || !held_.empty()) OnLogMoved();
+  constexpr uint64_t kTicksPerSecond = 1000 / kTimerMs;
+  if (timer_ticks_ % kTicksPerSecond == 0) {
+    const int64_t now_ms = dispatcher_.now_ms();
+    const int64_t timeout_ms = server_.config().timeout_seconds * 1000;
+    std::vector<Connection*> idle;
+    for (const auto& [id, connection] : connections_) {
+      Session& session = connection->session();
+      if (timeout_ms > 0 && now_ms - session.last_active_ms > timeout_ms) {
+        idle.push_back(connection.get());
+      } else if (server_.OverOutputLimit(session)) {
+        session.killed = true;
+        idle.push_back(connection.get());
+      } else if (now_ms - session.last_active_ms > 2000) {
+        session.ShrinkBuffers();
+      }
+    }
+    for (Connection* connection : idle) {
+      if (!connection->session().killed) ++stats_.idle_closed;
+      connection->Close();
+    }
+    if (index_ == 0) server_.EverySecond();
+  }
+  Exit();
+}
+
+void Loop::Stop() {
+  if (stopping_) return;
+  stopping_ = true;
+  std::vector<Connection*> all;
+  for (const auto& [id, connection] : connections_) all.push_back(connection.get());
+  for (Connection* connection : all) {
+    connection->Flush();
+    connection->Close();
+  }
+  uv_close(reinterpret_cast<uv_handle_t*>(&timer_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&before_poll_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&wake_), nullptr);
+}
+
+}  // namespace crab

@@ -1,0 +1,103 @@
+// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is IN
+// (the world may not be taken by others) while it handles an event and OUT while it polls.
+// Loop-bound, except Post, WakeForLog and the counters, which say so.
+#pragma once
+
+#include <uv.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "src/execution/dispatch.h"
+#include "src/server/connection.h"
+#include "src/server/mailbox.h"
+
+namespace crab {
+
+class Server;
+
+// Written by the loop while IN, read by an exclusive command.
+struct LoopStats {
+  uint64_t bytes_in = 0, bytes_out = 0, reads = 0, writes = 0;
+  uint64_t connections_accepted = 0;
+  uint64_t idle_closed = 0;           // by `timeout`
+  uint64_t output_limit_closed = 0;   // client_output_buffer_limit_disconnections
+  uint64_t query_limit_closed = 0;
+};
+
+class Loop {
+ public:
+  Loop(Server& server, int index);
+  ~Loop();
+
+  int index() const { return index_; }
+  uv_loop_t* uv() { return &uv_; }
+  Server& server() { return server_; }
+  Dispatcher& dispatcher() { return dispatcher_; }
+  LoopStats& stats() { return stats_; }
+  // Connections alive on this loop. Any thread: the least loaded one gets the next.
+  size_t connection_count() const { return connection_count_.load(std::memory_order_relaxed); }
+  // World-guarded: by client id.
+  const std::unordered_map<uint64_t, std::unique_ptr<Connection>>& connections() const {
+    return connections_;
+  }
+  Connection* Find(uint64_t client_id);
+
+  // Runs until Stop; the caller's thread becomes the loop's.
+  void Run();
+  // Any thread: `letter` runs on this loop while it is IN.
+  void Post(Mailbox::Letter letter);
+  // The log's writer thread: wakes the loop when a connection of it waits for the log.
+  void WakeForLog();
+
+  // --- for its connections ---
+  void Enter();
+  void Exit() { world_.Exit(index_); }
+  void Breathe() { world_.Breathe(index_); }
+  std::span<char> read_buffer() { return read_buffer_; }
+  void AwaitLog(Connection& connection);     // flushed again when the log moves
+  void AwaitResume(Connection& connection);  // resumed when there may be room or the pause is over
+  void Forget(Connection& connection);       // it is closing
+  void Destroy(Connection* connection);      // libuv has let go of it
+
+  // Takes over an accepted socket. The loop is IN.
+  void Adopt(int fd, SessionOptions options);
+  // Closes connections that an exclusive command marked as killed.
+  void CloseKilled();
+  // Sends what can be sent, closes every connection and ends Run.
+  void Stop();
+
+ private:
+  void OnWake();
+  void OnTimer();
+  void OnLogMoved();
+
+  Server& server_;
+  World& world_;
+  const int index_;
+  uv_loop_t uv_;
+  uv_async_t wake_;
+  uv_timer_t timer_;
+  uv_prepare_t before_poll_;
+  Mailbox mailbox_;
+  Dispatcher dispatcher_;
+  LoopStats stats_;
+  std::vector<char> read_buffer_;
+  std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
+  std::vector<std::unique_ptr<Connection>> closing_;
+  std::atomic<size_t> connection_count_{0};
+  std::vector<Connection*> held_;     // replies wait for the log
+  std::vector<Connection*> waiting_;  // requests wait for room or the end of a pause
+  // Set by the loop before it looks at release_lsn for the last time, taken by the log's listener:
+  // sequentially consistent against the LSN, so that no wake-up is lost.
+  std::atomic<bool> awaits_log_{false};
+  uint64_t timer_ticks_ = 0;
+  bool stopping_ = false;
+};
+
+}  // namespace crab

@@ -1,0 +1,108 @@
+#include "src/server/recovery.h"
+
+#include <string>
+
+#include "utils/log.h"
+
+namespace crab {
+
+wal::SyncPolicy SyncPolicyOf(WalSyncPolicy policy) {
+  switch (policy) {
+    case WalSyncPolicy::kNone: return wal::SyncPolicy::kNone;
+    case WalSyncPolicy::kAsync: return wal::SyncPolicy::kAsync;
+    case WalSyncPolicy::kSync: return wal::SyncPolicy::kSync;
+  }
+  CHECK(false);
+}
+
+wal::OnError OnErrorOf(WalOnError on_error) {
+  switch (on_error) {
+    case WalOnError::kAuto: return wal::OnError::kAuto;
+    case WalOnError::kDegrade: return wal::OnError::kDegrade;
+    case WalOnError::kRefuse: return wal::OnError::kRefuse;
+    case WalOnError::kExit: return wal::OnError::kExit;
+  }
+  CHECK(false);
+}
+
+EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy) {
+  switch (policy) {
+    case MaxmemoryPolicy::kVolatileLru: return EvictionPolicy::kVolatileLru;
+    case MaxmemoryPolicy::kVolatileLfu: return EvictionPolicy::kVolatileLfu;
+    case MaxmemoryPolicy::kVolatileRandom: return EvictionPolicy::kVolatileRandom;
+    case MaxmemoryPolicy::kVolatileTtl: return EvictionPolicy::kVolatileTtl;
+    case MaxmemoryPolicy::kAllkeysLru: return EvictionPolicy::kAllkeysLru;
+    case MaxmemoryPolicy::kAllkeysLfu: return EvictionPolicy::kAllkeysLfu;
+    case MaxmemoryPolicy::kAllkeysRandom: return EvictionPolicy::kAllkeysRandom;
+    case MaxmemoryPolicy::kNoEviction: return EvictionPolicy::kNoEviction;
+    case MaxmemoryPolicy::kVolatileSieve: return EvictionPolicy::kVolatileSieve;
+    case MaxmemoryPolicy::kAllkeysSieve: return EvictionPolicy::kAllkeysSieve;
+  }
+  CHECK(false);
+}
+
+namespace {
+
+wal::RecoveryMode RecoveryModeOf(WalRecovery mode) {
+  switch (mode) {
+    case WalRecovery::kSalvage: return wal::RecoveryMode::kSalvage;
+    case WalRecovery::kPrefix: return wal::RecoveryMode::kPrefix;
+    case WalRecovery::kStrict: return wal::RecoveryMode::kStrict;
+  }
+  CHECK(false);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<wal::Log>> Recovery::Run(
+    const Config& config, bool single_thread,
+    const std::function<Execution&(uint64_t hash_seed)>& build, wal::RecoveryReport* report) {
+  wal::Options options;
+  options.directory = config.wal_dir;
+  options.max_segment_bytes = config.wal_max_segment_size;
+  options.buffer_bytes = config.wal_buffer_size;
+  options.flush_interval_ms = static_cast<uint32_t>(config.wal_flush_interval_ms);
+  options.sync_policy = SyncPolicyOf(config.wal_sync_policy);
+  options.recovery = RecoveryModeOf(config.wal_recovery);
+  options.on_error = OnErrorOf(config.wal_on_error);
+  options.ring_bytes = config.wal_ring_size;
+  options.ring_directory = config.wal_ring_dir;
+  options.shard_count = static_cast<uint32_t>(config.shards);
+  options.single_thread = single_thread;
+
+  std::unique_ptr<Dispatcher> dispatcher;
+  std::unique_ptr<wal::Log> log = TRY(wal::Log::Open(
+      wal::RealDisk(), options,
+      [&](const wal::Identity& identity) {
+        dispatcher = std::make_unique<Dispatcher>(build(identity.hash_seed), /*loop=*/0);
+      },
+      [&](const wal::RecordView& record) { return Apply(*dispatcher, record); }, report));
+
+  for (const std::string& warning : report->warnings) LogWarning(warning);
+  for (const auto& lost : report->lost) {
+    LogError("records lost", {{"first_lsn", std::to_string(lost.first)},
+                              {"last_lsn", std::to_string(lost.last)},
+                              {"where", lost.where}});
+  }
+  LogInfo("recovered", {{"segments", std::to_string(report->segments_processed)},
+                        {"records", std::to_string(report->entries_recovered)},
+                        {"from_ring", std::to_string(report->ring_entries_recovered)},
+                        {"skipped", std::to_string(report->entries_skipped)},
+                        {"corrupted", std::to_string(report->corrupted_entries)},
+                        {"bytes", std::to_string(report->bytes_processed)},
+                        {"ms", std::to_string(report->recovery_time_ms)}});
+  return log;
+}
+
+Status Recovery::Apply(Dispatcher& dispatcher, const wal::RecordView& record) {
+  std::string_view effects = record.payload;
+  if (record.type == wal::RecordType::kTxn) effects = TRY(TransactionEffects(record.payload));
+  EffectView effect;
+  while (!effects.empty()) {
+    TRY(ReadEffect(&effects, &effect));
+    TRY(dispatcher.Replay(effect));
+  }
+  return Status::Ok();
+}
+
+}  // namespace crab

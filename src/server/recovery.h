@@ -1,0 +1,32 @@
+// Recovery: opens the log as the configuration says and replays it into a new keyspace, on the same
+// road that a client's command takes. Runs before any loop; one thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "persistence/log.h"
+#include "src/config.h"
+#include "src/execution/dispatch.h"
+#include "src/keyspace/keyspace.h"
+
+namespace crab {
+
+// The log's and the keyspace's names for what the configuration says.
+wal::SyncPolicy SyncPolicyOf(WalSyncPolicy policy);
+wal::OnError OnErrorOf(WalOnError on_error);
+EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy);
+
+class Recovery {
+ public:
+  // `build` makes the keyspace for the log's hash seed and returns what to replay into.
+  // The error is for the operator. Reports and logs what was found.
+  Result<std::unique_ptr<wal::Log>> Run(const Config& config, bool single_thread,
+                                        const std::function<Execution&(uint64_t hash_seed)>& build,
+                                        wal::RecoveryReport* report);
+
+ private:
+  Status Apply(Dispatcher& dispatcher, const wal::RecordView& record);
+};
+
+}  // namespace crab

@@ -1,0 +1,426 @@
+#include "src/server/server.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include "src/server/memory.h"
+#include "src/server/recovery.h"
+#include "utils/log.h"
+#include "utils/random.h"
+
+namespace crab {
+
+namespace {
+
+int64_t WallClockMs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+Status SystemError(const std::string& what) {
+  const int error = errno;
+  return Status::Error(what + ": " + std::strerror(error), error);
+}
+
+// "127.0.0.1:6379", "[::1]:6379"; "?:0" when it cannot be told.
+std::string AddressText(const sockaddr_storage& address) {
+  char text[INET6_ADDRSTRLEN] = "?";
+  if (address.ss_family == AF_INET) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(address);
+    inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
+    return std::string(text) + ":" + std::to_string(ntohs(in.sin_port));
+  }
+  if (address.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(address);
+    inet_ntop(AF_INET6, &in6.sin6_addr, text, sizeof(text));
+    return "[" + std::string(text) + "]:" + std::to_string(ntohs(in6.sin6_port));
+  }
+  return "?:0";
+}
+
+bool IsLoopback(const std::string& address) {
+  return address.starts_with("127.") || address.starts_with("[::1]");
+}
+
+// What Redis answers to a stranger in protected mode, in substance; clients look for the code only.
+constexpr std::string_view kProtectedModeError =
+    "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
+    "is set for the default user. In this mode connections are only accepted from the loopback "
+    "interface. To connect from elsewhere set a password with 'requirepass', or turn protected "
+    "mode off with 'CONFIG SET protected-mode no' from this host or 'protected-mode no' in the "
+    "configuration, and be sure that the server cannot be reached from the internet.\r\n";
+
+}  // namespace
+
+Server::Server(Config config)
+    : config_(std::move(config)), run_id_(RandomHex(40)), start_ms_(WallClockMs()) {}
+
+Server::~Server() {
+  loops_.clear();
+  if (execution_ != nullptr) execution_->log = nullptr;
+}
+
+Result<std::unique_ptr<Server>> Server::Start(Config config) {
+  std::unique_ptr<Server> server(new Server(std::move(config)));
+  const Config& options = server->config_;
+  const int threads = static_cast<int>(
+      options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency()));
+  server->last_save_ms_ = server->start_ms_;
+  server->registry_ = std::make_unique<Registry>(std::initializer_list<std::span<const Command>>{
+      StringCommands(), KeyCommands(), ClientCommands(), AdminCommands()});
+  server->world_ = std::make_unique<World>(threads);
+  TRY(server->OpenLog());
+  for (int i = 0; i < threads; ++i) server->loops_.push_back(std::make_unique<Loop>(*server, i));
+  server->PutInForce();
+  TRY(server->Listen());
+  return server;
+}
+
+Status Server::OpenLog() {
+  const uint64_t seed = RandomU64();
+  KeyspaceOptions options;
+  options.shard_count = static_cast<uint32_t>(config_.shards);
+  options.databases = static_cast<uint32_t>(config_.databases);
+  options.hash_seed = seed;
+  options.shard_by_hashtag = config_.shard_by_hashtag;
+  const auto build = [&] {
+    keyspace_ = std::make_unique<Keyspace>(options);
+    execution_ = std::make_unique<Execution>(Execution{*keyspace_, *world_, *registry_});
+  };
+  if (!config_.enable_wal) {
+    build();
+    return Status::Ok();
+  }
+  Recovery recovery;
+  log_ = TRY(recovery.Run(
+      config_, world_->loops() == 1,
+      [&](uint64_t hash_seed) -> Execution& {
+        options.hash_seed = hash_seed;
+        build();
+        return *execution_;
+      },
+      &recovery_));
+  execution_->log = log_.get();
+  execution_->base_lsn = log_->last_lsn();
+  log_->SetListener([this] {
+    for (const auto& loop : loops_) loop->WakeForLog();
+  });
+  return Status::Ok();
+}
+
+void Server::PutInForce() {
+  execution_->password_required = !config_.requirepass.empty();
+  execution_->maxmemory = config_.maxmemory;
+  execution_->maxmemory_samples = static_cast<int>(config_.maxmemory_samples);
+  KeyspaceOptions& options = keyspace_->options();
+  options.policy = EvictionPolicyOf(config_.maxmemory_policy);
+  options.lfu_log_factor = static_cast<int>(config_.lfu_log_factor);
+  options.lfu_decay_minutes = static_cast<int>(config_.lfu_decay_minutes);
+  options.string_bytes_max = config_.proto_max_bulk_len;
+}
+
+// --- listening ---
+
+Status Server::Listen() {
+  if (config_.port != 0) {
+    for (const std::string& address : config_.bind) {
+      const bool optional = address.starts_with("-");
+      Status status = ListenTcp(optional ? address.substr(1) : address, config_.port);
+      const int error = status.system_errno();
+      if (!status.ok() && !(optional && (error == EADDRNOTAVAIL || error == EAFNOSUPPORT))) {
+        return status;
+      }
+    }
+    if (listeners_.empty()) {
+      return Status::Error("cannot listen on any address of `bind`; set one that this host has");
+    }
+  }
+  if (!config_.unixsocket.empty()) TRY(ListenUnix(config_.unixsocket));
+  if (listeners_.empty()) {
+    return Status::Error("nothing to listen on: port is 0 and unixsocket is not set");
+  }
+  return Status::Ok();
+}
+
+Status Server::ListenTcp(const std::string& address, int port) {
+  const std::string where = address + ":" + std::to_string(port);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  const char* host = address == "*" ? "0.0.0.0" : address == "::*" ? "::" : address.c_str();
+  addrinfo* found = nullptr;
+  const std::string service = std::to_string(port);
+  if (const int error = getaddrinfo(host, service.c_str(), &hints, &found); error != 0) {
+    return Status::Error("cannot listen on " + where + ": " + gai_strerror(error), EADDRNOTAVAIL);
+  }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, freeaddrinfo);
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return SystemError("cannot listen on " + where);
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+  if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 ||
+      listen(fd, static_cast<int>(config_.tcp_backlog)) != 0) {
+    Status status = SystemError("cannot listen on " + where);
+    close(fd);
+    if (status.system_errno() == EADDRINUSE) {
+      status = Status::Error(std::string(status.message()) +
+                                 "; stop the other server or choose another --port",
+                             EADDRINUSE);
+    }
+    return status;
+  }
+  sockaddr_storage bound{};
+  socklen_t size = sizeof(bound);
+  getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size);
+  port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
+                                            : reinterpret_cast<sockaddr_in&>(bound).sin_port);
+  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, false, this}));
+  LogInfo("listening", {{"address", AddressText(bound)}});
+  return Status::Ok();
+}
+
+Status Server::ListenUnix(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return Status::Error("cannot listen on " + path + ": a unix socket's path has at most " +
+                         std::to_string(sizeof(address.sun_path) - 1) + " bytes");
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  unlink(path.c_str());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return SystemError("cannot listen on " + path);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 ||
+      listen(fd, static_cast<int>(config_.tcp_backlog)) != 0) {
+    Status status = SystemError("cannot listen on " + path);
+    close(fd);
+    return status;
+  }
+  if (config_.unixsocketperm != 0) chmod(path.c_str(), static_cast<mode_t>(config_.unixsocketperm));
+  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, true, this}));
+  LogInfo("listening", {{"unixsocket", path}});
+  return Status::Ok();
+}
+
+void Server::CloseListeners() {
+  for (std::unique_ptr<Listener>& listener : listeners_) {
+    Listener* const closing = listener.release();
+    uv_poll_stop(&closing->poll);
+    close(closing->fd);
+    uv_close(reinterpret_cast<uv_handle_t*>(&closing->poll), [](uv_handle_t* handle) {
+      delete static_cast<Listener*>(handle->data);
+    });
+  }
+  listeners_.clear();
+}
+
+// --- accepting: loop 0 ---
+
+void Server::OnConnection(Listener& listener) {
+  constexpr int kAcceptsPerEvent = 1000;  // as Redis: a flood of connections does not stop the rest
+  for (int i = 0; i < kAcceptsPerEvent; ++i) {
+    const int fd = accept4(listener.fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        LogWarning("cannot accept a connection", {{"error", std::strerror(errno)}});
+      }
+      return;
+    }
+    Welcome(fd, listener.unix_socket);
+  }
+}
+
+void Server::Welcome(int fd, bool unix_socket) {
+  const auto refuse = [&](std::string_view text) {
+    ++rejected_connections_;
+    [[maybe_unused]] const ssize_t sent = write(fd, text.data(), text.size());
+    close(fd);
+  };
+  size_t connections = 0;
+  Loop* least_loaded = loops_.front().get();
+  for (const auto& loop : loops_) {
+    connections += loop->connection_count();
+    if (loop->connection_count() < least_loaded->connection_count()) least_loaded = loop.get();
+  }
+  if (connections >= static_cast<size_t>(config_.maxclients)) {
+    return refuse("-ERR max number of clients reached\r\n");
+  }
+  SessionOptions options;
+  options.fd = fd;
+  options.unix_socket = unix_socket;
+  if (unix_socket) {
+    options.peer_address = options.local_address = config_.unixsocket + ":0";
+  } else {
+    sockaddr_storage address{};
+    socklen_t size = sizeof(address);
+    if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+      options.peer_address = AddressText(address);
+    }
+    size = sizeof(address);
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0) {
+      options.local_address = AddressText(address);
+    }
+    if (config_.protected_mode && config_.requirepass.empty() &&
+        !IsLoopback(options.peer_address)) {
+      return refuse(kProtectedModeError);
+    }
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (const int idle = static_cast<int>(config_.tcp_keepalive_seconds); idle > 0) {
+      // Three probes within the second third of the interval, as Redis sets it.
+      const int interval = std::max(1, idle / 3);
+      const int probes = 3;
+      setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+      setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+      setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+      setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+    }
+  }
+  if (least_loaded->index() == 0) {
+    least_loaded->Adopt(fd, std::move(options));
+  } else {
+    least_loaded->Post(
+        [fd, options = std::move(options)](Loop& loop) { loop.Adopt(fd, options); });
+  }
+}
+
+bool Server::OverOutputLimit(Session& session, const OutputBufferLimit& limit) {
+  const auto bytes = static_cast<int64_t>(session.output_bytes());
+  bool over = limit.hard_bytes > 0 && bytes >= limit.hard_bytes;
+  if (limit.soft_bytes > 0 && bytes >= limit.soft_bytes) {
+    const int64_t now_ms = WallClockMs();
+    if (session.over_soft_limit_since_ms == 0) session.over_soft_limit_since_ms = now_ms;
+    over = over || now_ms - session.over_soft_limit_since_ms > limit.soft_seconds * 1000;
+  } else {
+    session.over_soft_limit_since_ms = 0;
+  }
+  if (over) {
+    ++session.loop().stats().output_limit_closed;
+    LogWarning("closing client that reached the output buffer limit",
+               {{"client", std::to_string(session.client().id)}, {"bytes", std::to_string(bytes)}});
+  }
+  return over;
+}
+
+// --- running and stopping ---
+
+Status Server::Run() {
+  Loop& first = *loops_.front();
+  signal(SIGPIPE, SIG_IGN);
+  const int numbers[] = {SIGTERM, SIGINT};
+  for (int i = 0; i < 2; ++i) {
+    uv_signal_init(first.uv(), &signals_[i]);
+    signals_[i].data = this;
+    uv_signal_start(
+        &signals_[i],
+        [](uv_signal_t* handle, int number) {
+          LogInfo("received a signal, stopping", {{"signal", strsignal(number)}});
+          static_cast<Server*>(handle->data)->RequestStop();
+        },
+        numbers[i]);
+  }
+  for (const auto& listener : listeners_) {
+    CHECK_EQ(uv_poll_init(first.uv(), &listener->poll, listener->fd), 0);
+    listener->poll.data = listener.get();
+    uv_poll_start(&listener->poll, UV_READABLE, [](uv_poll_t* handle, int, int) {
+      Listener& ready = *static_cast<Listener*>(handle->data);
+      Loop& loop = *ready.server->loops_.front();
+      loop.Enter();
+      ready.server->OnConnection(ready);
+      loop.Exit();
+    });
+  }
+  for (size_t i = 1; i < loops_.size(); ++i) {
+    threads_.emplace_back([loop = loops_[i].get()] { loop->Run(); });
+  }
+  first.Run();
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+  if (!config_.unixsocket.empty()) unlink(config_.unixsocket.c_str());
+  Status status = Status::Ok();
+  if (log_ != nullptr) {
+    execution_->log = nullptr;
+    status = log_->Stop();
+  }
+  return status;
+}
+
+void Server::RequestStop() {
+  loops_.front()->Post([this](Loop&) {
+    if (stopping_) return;
+    stopping_ = true;
+    CloseListeners();
+    for (uv_signal_t& signal : signals_) uv_close(reinterpret_cast<uv_handle_t*>(&signal), nullptr);
+    StopLoops();
+  });
+}
+
+void Server::StopLoops() {
+  for (const auto& loop : loops_) loop->Post([](Loop& stopped) { stopped.Stop(); });
+}
+
+void Server::EverySecond() {
+  Totals totals;
+  totals.at_ms = WallClockMs();
+  for (const auto& loop : loops_) {
+    // Other loops may be writing these at this moment: a sample for a rate, not a sum for a report.
+    totals.operations += __atomic_load_n(&loop->dispatcher().stats().processed, __ATOMIC_RELAXED);
+    totals.bytes_in += __atomic_load_n(&loop->stats().bytes_in, __ATOMIC_RELAXED);
+    totals.bytes_out += __atomic_load_n(&loop->stats().bytes_out, __ATOMIC_RELAXED);
+  }
+  const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
+  if (last_totals_.at_ms != 0 && seconds > 0) {
+    rates_.operations = (totals.operations - last_totals_.operations) / seconds;
+    rates_.bytes_in = (totals.bytes_in - last_totals_.bytes_in) / seconds;
+    rates_.bytes_out = (totals.bytes_out - last_totals_.bytes_out) / seconds;
+  }
+  last_totals_ = totals;
+  peak_memory_bytes_ = std::max(peak_memory_bytes_, AllocatedBytes());
+}
+
+void Server::ResetStats() {
+  for (const auto& loop : loops_) {
+    loop->dispatcher().ResetStats();
+    loop->stats() = {};
+  }
+  rejected_connections_ = 0;
+  last_totals_ = {};
+}
+
+Status Server::Apply(const Config& config, std::span<const std::string_view> changed) {
+  const auto has = [&](std::string_view name) {
+    return std::find(changed.begin(), changed.end(), name) != changed.end();
+  };
+  if (has("wal-enabled")) {
+    return Config::SetFailed("wal-enabled", "the log is switched at start");
+  }
+  config_ = config;
+  PutInForce();
+  if (log_ != nullptr) {
+    if (has("wal-sync-policy")) log_->SetSyncPolicy(SyncPolicyOf(config_.wal_sync_policy));
+    if (has("wal-flush-interval-ms")) log_->SetFlushIntervalMs(config_.wal_flush_interval_ms);
+    if (has("wal-buffer-size")) log_->SetBufferBytes(config_.wal_buffer_size);
+    if (has("wal-max-segment-size")) log_->SetMaxSegmentBytes(config_.wal_max_segment_size);
+    if (has("wal-on-error")) log_->SetOnError(OnErrorOf(config_.wal_on_error));
+  }
+  return Status::Ok();
+}
+
+}  // namespace crab

@@ -1,0 +1,130 @@
+// Server: builds the parts from a Config, listens, accepts and hands sockets to loops, and stops in
+// order. Two servers can live in one process. World-guarded unless said otherwise.
+#pragma once
+
+#include <uv.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "persistence/log.h"
+#include "src/commands/registry.h"
+#include "src/config.h"
+#include "src/execution/dispatch.h"
+#include "src/execution/world.h"
+#include "src/keyspace/keyspace.h"
+#include "src/server/loop.h"
+
+namespace crab {
+
+// Rows of the commands that act on the server; see client_commands.cc and admin_commands.cc.
+std::span<const Command> ClientCommands();
+std::span<const Command> AdminCommands();
+
+class Server {
+ public:
+  // Opens the log, recovers, binds and listens; nothing is served before Run. The error is for the
+  // operator and says what could not be had.
+  static Result<std::unique_ptr<Server>> Start(Config config);
+  ~Server();
+
+  // Serves on this thread and the other loops' until somebody asks for the stop.
+  // The error says what is not on disk.
+  Status Run();
+  // Any thread: begins the graceful stop.
+  void RequestStop();
+
+  const Config& config() const { return config_; }
+  Execution& execution() { return *execution_; }
+  const Registry& registry() const { return *registry_; }
+  Keyspace& keyspace() { return *keyspace_; }
+  wal::Log* log() { return execution_->log; }
+  const wal::RecoveryReport& recovery() const { return recovery_; }
+  const std::vector<std::unique_ptr<Loop>>& loops() const { return loops_; }
+  const std::string& run_id() const { return run_id_; }
+  int64_t start_ms() const { return start_ms_; }
+  int port() const { return port_; }  // bound; with `port 0` in tests the kernel's choice
+  uint64_t rejected_connections() const { return rejected_connections_; }
+  int64_t last_save_ms() const { return last_save_ms_; }
+
+  uint64_t NextClientId() { return next_client_id_.fetch_add(1, std::memory_order_relaxed); }
+
+  // Replies with a gate up to this may leave. Any loop.
+  wal::Lsn ReleaseLsn() const {
+    const wal::Log* log = execution_->log;
+    return log == nullptr ? std::numeric_limits<wal::Lsn>::max() : log->release_lsn();
+  }
+
+  // Whether the client's unsent output is over client-output-buffer-limit (its own loop asks).
+  bool OverOutputLimit(Session& session) {
+    const OutputBufferLimit& limit = config_.client_output_buffer_limit[0];
+    if (__builtin_expect(limit.hard_bytes == 0 && limit.soft_bytes == 0, 1)) return false;
+    return OverOutputLimit(session, limit);
+  }
+
+  // The holder of the world puts another configuration in force: the log's policy, memory limits,
+  // ports ... On an error the old one stays. `changed`: rows' names, as Config::Set returns them.
+  Status Apply(const Config& config, std::span<const std::string_view> changed);
+
+  void EverySecond();  // loop 0
+  // Operations per second and bytes per second over the last seconds, for INFO.
+  struct Rates {
+    double operations = 0, bytes_in = 0, bytes_out = 0;
+  };
+  Rates rates() const { return rates_; }
+  uint64_t peak_memory_bytes() const { return peak_memory_bytes_; }
+  void ResetStats();  // CONFIG RESETSTAT
+
+ private:
+  struct Listener {
+    uv_poll_t poll;
+    int fd;
+    bool unix_socket;
+    Server* server;
+  };
+
+  explicit Server(Config config);
+  Status OpenLog();
+  Status Listen();
+  Status ListenTcp(const std::string& address, int port);
+  Status ListenUnix(const std::string& path);
+  void OnConnection(Listener& listener);
+  void Welcome(int fd, bool unix_socket);
+  bool OverOutputLimit(Session& session, const OutputBufferLimit& limit);
+  void PutInForce();  // what Execution and Keyspace know of the configuration
+  void CloseListeners();
+  void StopLoops();
+
+  Config config_;
+  std::unique_ptr<Registry> registry_;
+  std::unique_ptr<Keyspace> keyspace_;
+  std::unique_ptr<World> world_;
+  std::unique_ptr<Execution> execution_;
+  std::unique_ptr<wal::Log> log_;
+  wal::RecoveryReport recovery_;
+  std::vector<std::unique_ptr<Loop>> loops_;
+  std::vector<std::thread> threads_;  // of all loops but the first
+  std::vector<std::unique_ptr<Listener>> listeners_;
+  uv_signal_t signals_[2];
+  std::string run_id_;
+  int64_t start_ms_ = 0;
+  int64_t last_save_ms_ = 0;
+  int port_ = 0;
+  std::atomic<uint64_t> next_client_id_{1};
+  uint64_t rejected_connections_ = 0;  // loop 0
+  bool stopping_ = false;              // loop 0
+  Rates rates_;
+  uint64_t peak_memory_bytes_ = 0;
+  struct Totals {
+    uint64_t operations = 0, bytes_in = 0, bytes_out = 0;
+    int64_t at_ms = 0;
+  } last_totals_;
+};
+
+}  // namespace crab

@@ -1,0 +1,160 @@
+#include "src/server/session.h"
+
+#include <algorithm>
+
+#include "src/server/loop.h"
+#include "src/server/server.h"
+#include "utils/log.h"
+
+namespace crab {
+
+namespace {
+
+// From this size on an argument is read straight into a buffer made for it.
+constexpr size_t kBigRequestBytes = 32 * 1024;
+// Buffers above this are given back when they are empty.
+constexpr size_t kIdleBufferBytes = 16 * 1024;
+
+}  // namespace
+
+Session::Session(Server& server, Loop& loop, Dispatcher& dispatcher, uint64_t id,
+                 SessionOptions options)
+    : server_(server), loop_(loop), dispatcher_(dispatcher), options_(std::move(options)) {
+  client_.id = id;
+  client_.authenticated = server.config().requirepass.empty();
+  client_.session = this;
+  created_ms = last_active_ms = dispatcher.now_ms();
+}
+
+void Session::Receive(std::string_view bytes) {
+  last_active_ms = dispatcher_.now_ms();
+  if (!input_.empty() || wait_ != Wait::kNothing) {
+    input_.Append(bytes);
+    Resume();
+    return;
+  }
+  const size_t consumed = Run(bytes);
+  if (consumed < bytes.size() && !closing() && !killed) input_.Append(bytes.substr(consumed));
+}
+
+std::span<char> Session::ReceiveBuffer() {
+  const size_t needed = parser_.request_bytes_known();
+  if (input_.empty() || needed < input_.size() + kBigRequestBytes) return {};
+  // A quarter more at most than has come so far, but at least 1 MiB: a client that announces a huge
+  // argument and sends nothing costs nothing.
+  const size_t step = std::min(needed - input_.size(), std::max<size_t>(1 << 20, input_.size() / 4));
+  return {input_.Reserve(step), step};
+}
+
+void Session::Received(size_t bytes) {
+  last_active_ms = dispatcher_.now_ms();
+  input_.Commit(bytes);
+  if (parser_.request_bytes_known() <= input_.size()) Resume();
+}
+
+void Session::Resume() {
+  wait_ = Wait::kNothing;
+  const size_t consumed = Run(input_.view());
+  input_.Consume(std::min(consumed, input_.size()));
+  if (closing() || killed) input_.Clear();
+  input_.ShrinkIfEmpty(kIdleBufferBytes);
+  const auto limit = static_cast<size_t>(server_.config().client_query_buffer_limit);
+  if (input_.size() > limit) {
+    LogWarning("closing client that reached the query buffer limit",
+               {{"client", std::to_string(client_.id)}, {"bytes", std::to_string(input_.size())}});
+    killed = true;
+  }
+}
+
+size_t Session::Run(std::string_view bytes) {
+  const Config& config = server_.config();
+  resp::Limits limits;
+  limits.bulk_bytes_max = config.proto_max_bulk_len;
+  resp::Reply reply(output_, client_.protocol);
+  size_t done = 0;
+  while (done < bytes.size() && !client_.close_after_reply && !killed) {
+    limits.unauthenticated = !client_.authenticated;
+    size_t consumed = 0;
+    switch (parser_.Next(bytes.substr(done), limits, argv_, &consumed)) {
+      case resp::Parser::Verdict::kIncomplete:
+        if (client_.gate != 0) MarkOutput();
+        return done;
+      case resp::Parser::Verdict::kError:
+        ProtocolError(parser_.error());
+        done = bytes.size();
+        continue;
+      case resp::Parser::Verdict::kCommand:
+        break;
+    }
+    if (!argv_.empty()) {
+      const Dispatcher::Outcome outcome = dispatcher_.Run(client_, Args(argv_), reply);
+      if (__builtin_expect(outcome != Dispatcher::Outcome::kDone, 0)) {
+        wait_ = outcome == Dispatcher::Outcome::kNoRoom ? Wait::kLogRoom : Wait::kPause;
+        break;  // the request stays in the input
+      }
+      reply.set_protocol(client_.protocol);
+      if (__builtin_expect(server_.OverOutputLimit(*this), 0)) killed = true;
+      loop_.Breathe();
+    }
+    done += consumed;
+  }
+  if (client_.gate != 0) MarkOutput();
+  return done;
+}
+
+void Session::ProtocolError(const std::string& message) {
+  resp::Reply(output_, client_.protocol).Error("ERR " + message);
+  client_.close_after_reply = true;
+}
+
+void Session::MarkOutput() {
+  const size_t end = output_taken_ + output_.size();
+  if (marks_.empty()) {
+    const wal::Log* log = server_.execution().log;
+    if (log == nullptr || client_.gate <= log->release_lsn()) return;
+    // What was there before and is released stays sendable: it is in front of every mark.
+    marks_.push_back({end, client_.gate});
+  } else if (marks_.back().gate == client_.gate) {
+    marks_.back().end = end;
+  } else if (marks_.back().end != end) {
+    marks_.push_back({end, client_.gate});
+  }
+}
+
+std::string_view Session::Sendable(wal::Lsn release_lsn) {
+  if (__builtin_expect(marks_.empty(), 1)) return output_.view();
+  size_t end = output_taken_;
+  while (!marks_.empty() && marks_.front().gate <= release_lsn) {
+    end = marks_.front().end;
+    marks_.pop_front();
+  }
+  if (marks_.empty()) return output_.view();
+  return output_.view().substr(0, end - output_taken_);
+}
+
+void Session::Sent(size_t bytes) {
+  output_taken_ += bytes;
+  output_.Consume(bytes);
+}
+
+void Session::TakeOutput(size_t bytes, Buffer* to) {
+  output_taken_ += bytes;
+  if (bytes == output_.size()) {
+    output_.swap(*to);
+    output_.Clear();
+  } else {
+    to->Append(output_.view().substr(0, bytes));
+    output_.Consume(bytes);
+  }
+}
+
+size_t Session::MemoryBytes() const {
+  return sizeof(*this) + input_.capacity() + output_.capacity() + in_flight_bytes;
+}
+
+void Session::ShrinkBuffers() {
+  input_.ShrinkIfEmpty(kIdleBufferBytes);
+  output_.ShrinkIfEmpty(kIdleBufferBytes);
+}
+
+}  // namespace crab

@@ -1,0 +1,112 @@
+// Session: the protocol state behind a connection. Bytes in, bytes out; it has no socket, so a test
+// can drive it. It splits what arrives into requests, runs each through dispatch, and knows which of
+// its reply bytes may leave yet (the gate of DESIGN §5).
+// Changed only by its own loop while that is IN; an exclusive command may read and mark it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "resp/parser.h"
+#include "src/commands/client.h"
+#include "src/execution/dispatch.h"
+#include "utils/bytes.h"
+
+namespace crab {
+
+class Server;
+class Loop;
+
+// What a session needs of its surroundings and does not own.
+struct SessionOptions {
+  std::string peer_address;   // "127.0.0.1:5000"; "/path:0" for a unix socket
+  std::string local_address;
+  int fd = -1;
+  bool unix_socket = false;
+};
+
+class Session {
+ public:
+  Session(Server& server, Loop& loop, Dispatcher& dispatcher, uint64_t id, SessionOptions options);
+
+  Client& client() { return client_; }
+  const Client& client() const { return client_; }
+  Server& server() { return server_; }
+  Loop& loop() { return loop_; }
+  const SessionOptions& options() const { return options_; }
+
+  // --- bytes in ---
+  // Takes bytes that were read elsewhere, runs every whole request in them and keeps the rest.
+  void Receive(std::string_view bytes);
+  // Where to read the next bytes to, so that a big argument is not copied twice; empty when the
+  // loop's shared buffer will do. What was read there is told to Received.
+  std::span<char> ReceiveBuffer();
+  void Received(size_t bytes);
+  // Runs what is waiting in the input; after kNoRoom or a pause, when that may be over.
+  void Resume();
+
+  enum class Wait : uint8_t { kNothing, kLogRoom, kPause };
+  Wait waiting() const { return wait_; }
+
+  // --- bytes out ---
+  // Reply bytes that may leave now; the connection takes them with Sent or TakeOutput.
+  std::string_view Sendable(wal::Lsn release_lsn);
+  void Sent(size_t bytes);
+  // Whether there are replies that wait for the log.
+  bool held() const { return !marks_.empty(); }
+  // The gate of the first of them; only when held().
+  wal::Lsn held_gate() const { return marks_.front().gate; }
+  // Moves `bytes` from the front of the output to `to`, without copying when that is all of it.
+  void TakeOutput(size_t bytes, Buffer* to);
+  Buffer& output() { return output_; }
+  // Anything written into output() outside of a request (a push, an error before closing).
+  void MarkOutput();
+
+  // To be closed as soon as the output has left; no more input is read.
+  bool closing() const { return client_.close_after_reply; }
+  void CloseAfterReply() { client_.close_after_reply = true; }
+  // To be closed at once: killed, or over a limit. Set by an exclusive command of any loop.
+  bool killed = false;
+
+  // --- facts for CLIENT LIST and the cron ---
+  int64_t created_ms = 0;
+  int64_t last_active_ms = 0;
+  size_t in_flight_bytes = 0;        // handed to the socket, not yet taken by the kernel
+  int64_t over_soft_limit_since_ms = 0;  // 0 = is not over it
+  const Command* last_command = nullptr;
+  size_t input_bytes() const { return input_.size(); }
+  size_t input_capacity() const { return input_.capacity(); }
+  size_t output_bytes() const { return output_.size() + in_flight_bytes; }
+  size_t MemoryBytes() const;
+  void ShrinkBuffers();
+
+ private:
+  struct Mark {
+    size_t end;     // bytes of the output, counted from the connection's start, ...
+    wal::Lsn gate;  // ... that leave once this is released
+  };
+
+  // Runs the whole requests at the front of `bytes` and returns how many bytes they were.
+  size_t Run(std::string_view bytes);
+  void ProtocolError(const std::string& message);
+
+  Server& server_;
+  Loop& loop_;
+  Dispatcher& dispatcher_;
+  SessionOptions options_;
+  Client client_;
+  resp::Parser parser_;
+  std::vector<std::string_view> argv_;
+  Buffer input_;   // what is left of the input: a request that is not whole or may not run yet
+  Buffer output_;  // replies not yet handed to the connection
+  size_t output_taken_ = 0;  // bytes that left output_ since the start
+  std::deque<Mark> marks_;   // ascending; only while replies wait for the log
+  Wait wait_ = Wait::kNothing;
+};
+
+}  // namespace crab
