@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "src/keyspace/effects.h"
@@ -95,11 +96,18 @@ class KeyspaceView {
   // The shard of a key, for the effects.
   uint16_t ShardOf(std::string_view key) const { return static_cast<uint16_t>(keyspace_.ShardOf(key)); }
 
-  // All three: null when absent. A key whose deadline has passed is removed, its DEL joins the
+  // All of these: null when absent. A key whose deadline has passed is removed, its DEL joins the
   // effects, and it reads as absent. The entry lives until the next change through this view.
   const Entry* Find(std::string_view key);   // to read: counts a hit or miss, touches access data
   Entry* FindForWrite(std::string_view key);  // to change: touches, no hit or miss
-  const Entry* Peek(std::string_view key);    // OBJECT, TTL: neither
+  const Entry* Peek(std::string_view key);    // neither: MEMORY USAGE, and what looks twice
+  // To look at: counts a hit or miss, touches nothing (TYPE, EXISTS, TTL, OBJECT).
+  const Entry* Look(std::string_view key) {
+    const bool no_touch = std::exchange(no_touch_, true);
+    const Entry* entry = Find(key);
+    no_touch_ = no_touch;
+    return entry;
+  }
 
   // Makes the key a string. `deadline_ms`: absolute, kNoDeadline or kKeepDeadline. Integers in
   // canonical form are kept as integers, up to kEmbstrBytesMax embstr, above raw. Returns the entry.
