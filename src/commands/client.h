@@ -7,6 +7,7 @@
 
 namespace crab {
 
+class Command;
 class Session;  // src/server: what stands behind a Client; null in replay and in tests
 
 enum class ReplyMode : uint8_t { kOn, kOff, kSkipNext, kSkip };
@@ -28,6 +29,7 @@ struct Client {
   // The highest LSN that what this client was told depends on: its replies leave when
   // Log::release_lsn() has reached it.
   uint64_t gate = 0;
+  const Command* last_command = nullptr;
   Session* session = nullptr;
 };
 

@@ -82,6 +82,7 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
       (!execution_.pause_writes_only || (command->flags & (kWrite | kMayReplicate)))) {
     return Outcome::kPaused;
   }
+  client.last_command = command;
   size_t room = 0;
   wal::Log* const log = execution_.log;
   if (command->is_write() && log != nullptr) {

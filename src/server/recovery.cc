@@ -78,7 +78,7 @@ Result<std::unique_ptr<wal::Log>> Recovery::Run(
       },
       [&](const wal::RecordView& record) { return Apply(*dispatcher, record); }, report));
 
-  for (const std::string& warning : report->warnings) LogWarning(warning);
+  for (const std::string& warning : report->warnings) LogWarn(warning);
   for (const auto& lost : report->lost) {
     LogError("records lost", {{"first_lsn", std::to_string(lost.first)},
                               {"last_lsn", std::to_string(lost.last)},

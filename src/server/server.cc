@@ -92,7 +92,7 @@ Result<std::unique_ptr<Server>> Server::Start(Config config) {
 }
 
 Status Server::OpenLog() {
-  const uint64_t seed = RandomU64();
+  const uint64_t seed = RandomUint64();
   KeyspaceOptions options;
   options.shard_count = static_cast<uint32_t>(config_.shards);
   options.databases = static_cast<uint32_t>(config_.databases);
@@ -239,7 +239,7 @@ void Server::OnConnection(Listener& listener) {
     if (fd < 0) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno != EAGAIN && errno != EWOULDBLOCK) {
-        LogWarning("cannot accept a connection", {{"error", std::strerror(errno)}});
+        LogWarn("cannot accept a connection", {{"error", std::strerror(errno)}});
       }
       return;
     }
@@ -313,7 +313,7 @@ bool Server::OverOutputLimit(Session& session, const OutputBufferLimit& limit) {
   }
   if (over) {
     ++session.loop().stats().output_limit_closed;
-    LogWarning("closing client that reached the output buffer limit",
+    LogWarn("closing client that reached the output buffer limit",
                {{"client", std::to_string(session.client().id)}, {"bytes", std::to_string(bytes)}});
   }
   return over;
@@ -374,6 +374,10 @@ void Server::RequestStop() {
 
 void Server::StopLoops() {
   for (const auto& loop : loops_) loop->Post([](Loop& stopped) { stopped.Stop(); });
+}
+
+void Server::ResumeAll() {
+  for (const auto& loop : loops_) loop->Post([](Loop&) {});  // a loop that wakes tries again
 }
 
 void Server::EverySecond() {

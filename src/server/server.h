@@ -72,6 +72,9 @@ class Server {
   // ports ... On an error the old one stays. `changed`: rows' names, as Config::Set returns them.
   Status Apply(const Config& config, std::span<const std::string_view> changed);
 
+  // Any loop: makes every loop try again what was held back (the pause is over).
+  void ResumeAll();
+
   void EverySecond();  // loop 0
   // Operations per second and bytes per second over the last seconds, for INFO.
   struct Rates {

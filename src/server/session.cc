@@ -60,7 +60,7 @@ void Session::Resume() {
   input_.ShrinkIfEmpty(kIdleBufferBytes);
   const auto limit = static_cast<size_t>(server_.config().client_query_buffer_limit);
   if (input_.size() > limit) {
-    LogWarning("closing client that reached the query buffer limit",
+    LogWarn("closing client that reached the query buffer limit",
                {{"client", std::to_string(client_.id)}, {"bytes", std::to_string(input_.size())}});
     killed = true;
   }
@@ -87,6 +87,7 @@ size_t Session::Run(std::string_view bytes) {
         break;
     }
     if (!argv_.empty()) {
+      request_bytes_ = bytes.size() - done;
       const Dispatcher::Outcome outcome = dispatcher_.Run(client_, Args(argv_), reply);
       if (__builtin_expect(outcome != Dispatcher::Outcome::kDone, 0)) {
         wait_ = outcome == Dispatcher::Outcome::kNoRoom ? Wait::kLogRoom : Wait::kPause;

@@ -78,9 +78,11 @@ class Session {
   int64_t last_active_ms = 0;
   size_t in_flight_bytes = 0;        // handed to the socket, not yet taken by the kernel
   int64_t over_soft_limit_since_ms = 0;  // 0 = is not over it
-  const Command* last_command = nullptr;
   size_t input_bytes() const { return input_.size(); }
   size_t input_capacity() const { return input_.capacity(); }
+  size_t output_capacity() const { return output_.capacity(); }
+  // Bytes in hand from the present request on.
+  size_t request_bytes() const { return request_bytes_; }
   size_t output_bytes() const { return output_.size() + in_flight_bytes; }
   size_t MemoryBytes() const;
   void ShrinkBuffers();
@@ -102,6 +104,7 @@ class Session {
   Client client_;
   resp::Parser parser_;
   std::vector<std::string_view> argv_;
+  size_t request_bytes_ = 0;
   Buffer input_;   // what is left of the input: a request that is not whole or may not run yet
   Buffer output_;  // replies not yet handed to the connection
   size_t output_taken_ = 0;  // bytes that left output_ since the start

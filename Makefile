@@ -1,0 +1,51 @@
+# The verbs people type; each is one line onto a script or CMake. `make run` and `make test` need
+# nothing before them: they install what is missing, build, and go.
+JOBS ?= 2
+BUILD = cmake --build $(1) -j$(JOBS)
+CONFIGURE = cmake -S . -B build/$(1) -G Ninja $(2)
+
+.PHONY: run test build deps asan tsan asan-unit tsan-unit unit bench fuzz compat clients kill9 kill9-long \
+        compat-long crash-long fmt tidy clean
+
+run: build
+	build/release/crabcache-server conf/crabcache.toml --wal-enabled yes --wal-dir ./data/wal
+
+build: deps
+	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
+	$(call BUILD,build/release) --target crabcache-server crabcache-wal
+
+deps:
+	@utils/install-dependencies
+
+test: deps
+	tests/run-all
+
+unit: deps
+	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
+	$(call BUILD,build/release)
+	ctest --test-dir build/release --output-on-failure
+
+asan: deps
+	tests/run-sanitized address
+
+tsan: deps
+	tests/run-sanitized thread
+
+bench: build
+	redis-compat/bench/run $(ARGS)
+
+fuzz: deps
+	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
+	$(call BUILD,build/release) --target parser_fuzz
+	build/release/parser_fuzz --seconds $(or $(SECONDS),60)
+
+fmt:
+	git ls-files '*.cc' '*.h' | xargs clang-format -i
+
+tidy: deps
+	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
+	git ls-files 'src/*.cc' 'resp/*.cc' 'persistence/*.cc' 'utils/*.cc' | \
+	  xargs -P $(JOBS) -n 4 clang-tidy -p build/release --quiet
+
+clean:
+	rm -rf build
