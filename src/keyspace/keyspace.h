@@ -32,6 +32,8 @@ struct KeyspaceOptions {
   EvictionPolicy policy = EvictionPolicy::kNoEviction;  // decides LRU or LFU access data
   int lfu_log_factor = 10;
   int lfu_decay_minutes = 1;
+  // No APPEND or SETRANGE makes a string longer than this (proto-max-bulk-len).
+  uint64_t string_bytes_max = 512u << 20;
 };
 
 // Counters of one loop: written by it, summed up for INFO.
