@@ -30,12 +30,15 @@ int main(int argc, char** argv) {
   if (!config.dir.empty() && chdir(config.dir.c_str()) != 0) {
     return Fail("cannot change into the directory of option dir: " + config.dir);
   }
-  if (crab::Status status = crab::SetUpLog(config.logfile); !status.ok()) return Fail(status.message());
+  if (const crab::Status status = crab::SetLogFile(config.logfile); !status.ok()) {
+    return Fail(status.message());
+  }
+  crab::SetLogLevel(crab::LogLevelOf(config.loglevel));
   if (config.daemonize && daemon(/*nochdir=*/1, /*noclose=*/0) != 0) {
     return Fail("cannot go into the background");
   }
   if (!config.pidfile.empty()) std::ofstream(config.pidfile) << getpid() << "\n";
-  for (const std::string& warning : launch->warnings) crab::LogWarning(warning);
+  for (const std::string& warning : launch->warnings) crab::LogWarn(warning);
 
   auto server = crab::Server::Start(std::move(config));
   if (!server.ok()) {

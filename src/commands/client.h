@@ -30,6 +30,15 @@ struct Client {
   // Log::release_lsn() has reached it.
   uint64_t gate = 0;
   const Command* last_command = nullptr;
+  bool inline_request = false;  // the present request came as an inline one
+  // Set by WAITAOF instead of replying: the session replies and goes on when the log is durable up
+  // to `lsn` (and no replica is waited for), or at `deadline_ms`.
+  struct DurableWait {
+    bool active = false;
+    uint64_t lsn = 0;
+    int64_t deadline_ms = 0;  // wall clock; 0 = for ever
+    bool for_replicas = false;
+  } durable_wait;
   Session* session = nullptr;
 };
 

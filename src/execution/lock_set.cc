@@ -1,5 +1,7 @@
 #include "src/execution/lock_set.h"
 
+#include "utils/thread.h"
+
 namespace crab {
 
 namespace {
@@ -16,7 +18,7 @@ void LockShard(Shard& shard) {
   uint32_t state = kFree;
   if (shard.lock.compare_exchange_strong(state, kHeld, std::memory_order_acquire)) return;
   for (int i = 0; i < kSpins; ++i) {
-    __builtin_ia32_pause();
+    SpinPause();
     state = kFree;
     if (shard.lock.compare_exchange_weak(state, kHeld, std::memory_order_acquire)) return;
   }

@@ -42,7 +42,7 @@ Loop::Loop(Server& server, int index)
 Loop::~Loop() { CHECK_EQ(uv_loop_close(&uv_), 0); }
 
 void Loop::Run() {
-  SetThreadName("loop-" + std::to_string(index_));
+  SetThreadName(("loop-" + std::to_string(index_)).c_str());
   uv_timer_start(
       &timer_, [](uv_timer_t* handle) { static_cast<Loop*>(handle->data)->OnTimer(); }, kTimerMs,
       kTimerMs);

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "utils/check.h"
 #include "utils/log.h"
 
 namespace crab {
@@ -37,6 +38,17 @@ EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy) {
     case MaxmemoryPolicy::kNoEviction: return EvictionPolicy::kNoEviction;
     case MaxmemoryPolicy::kVolatileSieve: return EvictionPolicy::kVolatileSieve;
     case MaxmemoryPolicy::kAllkeysSieve: return EvictionPolicy::kAllkeysSieve;
+  }
+  CHECK(false);
+}
+
+LogLevel LogLevelOf(LogVerbosity verbosity) {
+  switch (verbosity) {
+    case LogVerbosity::kDebug: return LogLevel::kDebug;
+    case LogVerbosity::kVerbose: return LogLevel::kVerbose;
+    case LogVerbosity::kNotice: return LogLevel::kNotice;
+    case LogVerbosity::kWarning: return LogLevel::kWarning;
+    case LogVerbosity::kNothing: return LogLevel::kNothing;
   }
   CHECK(false);
 }

@@ -9,6 +9,7 @@
 #include "src/config.h"
 #include "src/execution/dispatch.h"
 #include "src/keyspace/keyspace.h"
+#include "utils/log.h"
 
 namespace crab {
 
@@ -16,6 +17,7 @@ namespace crab {
 wal::SyncPolicy SyncPolicyOf(WalSyncPolicy policy);
 wal::OnError OnErrorOf(WalOnError on_error);
 EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy);
+LogLevel LogLevelOf(LogVerbosity verbosity);
 
 class Recovery {
  public:

@@ -21,6 +21,7 @@
 #include "src/server/recovery.h"
 #include "utils/log.h"
 #include "utils/random.h"
+#include "utils/thread.h"
 
 namespace crab {
 
@@ -79,7 +80,7 @@ Result<std::unique_ptr<Server>> Server::Start(Config config) {
   std::unique_ptr<Server> server(new Server(std::move(config)));
   const Config& options = server->config_;
   const int threads = static_cast<int>(
-      options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency()));
+      options.threads > 0 ? options.threads : UsableCores());
   server->last_save_ms_ = server->start_ms_;
   server->registry_ = std::make_unique<Registry>(std::initializer_list<std::span<const Command>>{
       StringCommands(), KeyCommands(), ClientCommands(), AdminCommands()});

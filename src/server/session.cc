@@ -26,6 +26,11 @@ Session::Session(Server& server, Loop& loop, Dispatcher& dispatcher, uint64_t id
   created_ms = last_active_ms = dispatcher.now_ms();
 }
 
+bool Session::is_local() const {
+  return options_.unix_socket || options_.peer_address.starts_with("127.") ||
+         options_.peer_address.starts_with("[::1]");
+}
+
 void Session::Receive(std::string_view bytes) {
   last_active_ms = dispatcher_.now_ms();
   if (!input_.empty() || wait_ != Wait::kNothing) {
@@ -53,6 +58,7 @@ void Session::Received(size_t bytes) {
 }
 
 void Session::Resume() {
+  if (client_.durable_wait.active && !FinishDurableWait()) return;
   wait_ = Wait::kNothing;
   const size_t consumed = Run(input_.view());
   input_.Consume(std::min(consumed, input_.size()));
@@ -88,12 +94,18 @@ size_t Session::Run(std::string_view bytes) {
     }
     if (!argv_.empty()) {
       request_bytes_ = bytes.size() - done;
+      client_.inline_request = bytes[done] != '*';
       const Dispatcher::Outcome outcome = dispatcher_.Run(client_, Args(argv_), reply);
       if (__builtin_expect(outcome != Dispatcher::Outcome::kDone, 0)) {
         wait_ = outcome == Dispatcher::Outcome::kNoRoom ? Wait::kLogRoom : Wait::kPause;
         break;  // the request stays in the input
       }
       reply.set_protocol(client_.protocol);
+      if (__builtin_expect(client_.durable_wait.active, 0) && !FinishDurableWait()) {
+        wait_ = Wait::kDurable;
+        done += consumed;
+        break;
+      }
       if (__builtin_expect(server_.OverOutputLimit(*this), 0)) killed = true;
       loop_.Breathe();
     }
@@ -101,6 +113,20 @@ size_t Session::Run(std::string_view bytes) {
   }
   if (client_.gate != 0) MarkOutput();
   return done;
+}
+
+bool Session::FinishDurableWait() {
+  Client::DurableWait& wait = client_.durable_wait;
+  const wal::Log* log = server_.execution().log;
+  const bool durable = log != nullptr && log->durable_lsn() >= wait.lsn;
+  const bool late = wait.deadline_ms != 0 && dispatcher_.now_ms() >= wait.deadline_ms;
+  if (!late && (!durable || wait.for_replicas)) return false;
+  wait.active = false;
+  resp::Reply reply(output_, client_.protocol);
+  reply.Array(2);
+  reply.Integer(durable ? 1 : 0);
+  reply.Integer(0);  // replicas
+  return true;
 }
 
 void Session::ProtocolError(const std::string& message) {

@@ -39,6 +39,8 @@ class Session {
   Server& server() { return server_; }
   Loop& loop() { return loop_; }
   const SessionOptions& options() const { return options_; }
+  // From this host: loopback or a unix socket.
+  bool is_local() const;
 
   // --- bytes in ---
   // Takes bytes that were read elsewhere, runs every whole request in them and keeps the rest.
@@ -50,7 +52,7 @@ class Session {
   // Runs what is waiting in the input; after kNoRoom or a pause, when that may be over.
   void Resume();
 
-  enum class Wait : uint8_t { kNothing, kLogRoom, kPause };
+  enum class Wait : uint8_t { kNothing, kLogRoom, kPause, kDurable };
   Wait waiting() const { return wait_; }
 
   // --- bytes out ---
@@ -95,6 +97,8 @@ class Session {
 
   // Runs the whole requests at the front of `bytes` and returns how many bytes they were.
   size_t Run(std::string_view bytes);
+  // Answers WAITAOF when it is time; false: not yet.
+  bool FinishDurableWait();
   void ProtocolError(const std::string& message);
 
   Server& server_;
