@@ -21,6 +21,9 @@ namespace {
 constexpr int64_t kUnauthenticatedBulksMax = 10;
 constexpr int64_t kUnauthenticatedBulkBytesMax = 16384;
 
+// The longest bulk NextWhole reads: three digits.
+constexpr int64_t kWholeBulkBytesMax = 999;
+
 // More pieces than this are given back after the request.
 constexpr size_t kPiecesKept = 1024;
 
@@ -83,21 +86,13 @@ bool ReadQuoted(std::string_view line, char quote, size_t* at, std::string* out)
 
 }  // namespace
 
-Parser::Verdict Parser::Next(std::string_view input, const Limits& limits,
-                             std::vector<std::string_view>& argv, size_t* consumed) {
-  if (input.empty()) {
-    argv.clear();
-    return Verdict::kIncomplete;
-  }
-  if (__builtin_expect(input[0] != '*', 0)) return NextInline(input, limits, argv, consumed);
-  if (!in_request() && NextWhole(input, limits, argv, consumed)) return Verdict::kCommand;
-  return NextMultibulk(input, limits, argv, consumed);
-}
-
-bool Parser::NextWhole(std::string_view input, const Limits& limits,
-                       std::vector<std::string_view>& argv, size_t* consumed) {
+[[gnu::always_inline]] inline bool Parser::NextWhole(std::string_view input, const Limits& limits,
+                                                     std::vector<std::string_view>& argv,
+                                                     size_t* consumed) {
   // Every request with an argument has these ten bytes: "*1\r\n$0\r\n\r\n".
-  if (input.size() < 10 || limits.unauthenticated) return false;
+  if (input.size() < 10 || limits.unauthenticated || limits.bulk_bytes_max < kWholeBulkBytesMax) {
+    return false;
+  }
   const char* const begin = input.data();
   const char* const end = begin + input.size();
   const char* p = begin + 1;
@@ -132,7 +127,7 @@ bool Parser::NextWhole(std::string_view input, const Limits& limits,
       }
     }
     q += 2;
-    if (end - q < static_cast<ptrdiff_t>(size) + 2 || size > limits.bulk_bytes_max) break;
+    if (end - q < static_cast<ptrdiff_t>(size) + 2) break;
     *argument = std::string_view(q, size);
     p = q + size + 2;
   }
@@ -141,12 +136,29 @@ bool Parser::NextWhole(std::string_view input, const Limits& limits,
     return true;
   }
 
-  for (std::string_view* whole = argv.data(); whole != argument; ++whole) {
-    arguments_.push_back({static_cast<size_t>(whole->data() - begin), whole->size()});
-  }
-  position_ = static_cast<size_t>(p - begin);
-  bulks_left_ = arguments_end - argument;
+  Keep(begin, {argv.data(), argument}, p, static_cast<size_t>(arguments_end - argument));
   return false;
+}
+
+Parser::Verdict Parser::Next(std::string_view input, const Limits& limits,
+                             std::vector<std::string_view>& argv, size_t* consumed) {
+  if (input.empty()) {
+    argv.clear();
+    return Verdict::kIncomplete;
+  }
+  if (__builtin_expect(input[0] != '*', 0)) return NextInline(input, limits, argv, consumed);
+  if (!in_request() && NextWhole(input, limits, argv, consumed)) return Verdict::kCommand;
+  return NextMultibulk(input, limits, argv, consumed);
+}
+
+// Turns what NextWhole has read, the arguments before `position`, into state.
+[[gnu::noinline]] void Parser::Keep(const char* begin, std::span<const std::string_view> arguments,
+                                    const char* position, size_t left) {
+  for (const std::string_view argument : arguments) {
+    arguments_.push_back({static_cast<size_t>(argument.data() - begin), argument.size()});
+  }
+  position_ = static_cast<size_t>(position - begin);
+  bulks_left_ = static_cast<int64_t>(left);
 }
 
 Parser::Verdict Parser::NextMultibulk(std::string_view input, const Limits& limits,

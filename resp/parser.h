@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +53,8 @@ class Parser {
 
   bool NextWhole(std::string_view input, const Limits& limits, std::vector<std::string_view>& argv,
                  size_t* consumed);
+  void Keep(const char* begin, std::span<const std::string_view> arguments, const char* position,
+            size_t left);
   Verdict NextMultibulk(std::string_view input, const Limits& limits,
                         std::vector<std::string_view>& argv, size_t* consumed);
   Verdict NextInline(std::string_view input, const Limits& limits,
