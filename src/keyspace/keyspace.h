@@ -14,14 +14,31 @@
 #include "src/keyspace/effects.h"
 #include "src/keyspace/entry.h"
 #include "src/keyspace/shard.h"
+#include "utils/hash.h"
+#include "utils/random.h"
 #include "utils/status.h"
 
 namespace crab {
 
 enum class EvictionPolicy : uint8_t {
-  kNoEviction, kAllkeysLru, kVolatileLru, kAllkeysLfu, kVolatileLfu, kAllkeysRandom,
-  kVolatileRandom, kVolatileTtl, kAllkeysSieve, kVolatileSieve
+  kNoEviction,
+  kAllkeysLru,
+  kVolatileLru,
+  kAllkeysLfu,
+  kVolatileLfu,
+  kAllkeysRandom,
+  kVolatileRandom,
+  kVolatileTtl,
+  kAllkeysSieve,
+  kVolatileSieve
 };
+inline bool IsLfu(EvictionPolicy policy) {
+  return policy == EvictionPolicy::kAllkeysLfu || policy == EvictionPolicy::kVolatileLfu;
+}
+
+inline bool IsSieve(EvictionPolicy policy) {
+  return policy == EvictionPolicy::kAllkeysSieve || policy == EvictionPolicy::kVolatileSieve;
+}
 
 // What every keyspace needs to know of the configuration. Changed only world-exclusively.
 struct KeyspaceOptions {
@@ -41,6 +58,22 @@ struct KeyspaceStats {
   uint64_t hits = 0, misses = 0, expired = 0, evicted = 0;
 };
 
+// Tables taken out of the keyspace with all that is in them, freed by the destructor: on any
+// thread, so that FLUSHALL of millions of keys holds nobody up.
+class DetachedTables {
+ public:
+  DetachedTables() = default;
+  DetachedTables(DetachedTables&&) = default;
+  DetachedTables& operator=(DetachedTables&&) = default;
+
+  size_t keys() const { return keys_; }
+
+ private:
+  friend class Keyspace;
+  std::vector<std::unique_ptr<Table>> tables_;
+  size_t keys_ = 0;
+};
+
 class Keyspace {
  public:
   explicit Keyspace(const KeyspaceOptions& options);
@@ -49,17 +82,28 @@ class Keyspace {
   KeyspaceOptions& options() { return options_; }
   const KeyspaceOptions& options() const { return options_; }
   uint32_t shard_count() const { return options_.shard_count; }
-  uint64_t Hash(std::string_view key) const;
+  uint64_t Hash(std::string_view key) const { return HashKey(key, options_.hash_seed); }
   // Of a Hash(key) (shard_by_hashtag: of the tag's hash; ShardOf(key) does that).
-  uint32_t ShardOfHash(uint64_t hash) const { return hash >> shard_shift_; }
-  uint32_t ShardOf(std::string_view key) const;
+  uint32_t ShardOfHash(uint64_t hash) const {
+    return static_cast<uint32_t>((hash >> 1) >> shard_shift_);
+  }
+  uint32_t ShardOf(std::string_view key) const { return ShardOf(key, Hash(key)); }
+  // The same where Hash(key) is known.
+  uint32_t ShardOf(std::string_view key, uint64_t hash) const {
+    if (__builtin_expect(options_.shard_by_hashtag, 0)) return ShardOfTag(key, hash);
+    return ShardOfHash(hash);
+  }
   Shard& shard(uint32_t index) { return shards_[index]; }
 
   // --- whoever calls these holds the whole world ---
   uint64_t Size(uint32_t db) const;
   uint64_t SizeWithDeadline(uint32_t db) const;  // keys that have a deadline
-  void Clear(uint32_t db);
-  void ClearAll();
+  void Clear(uint32_t db) { Detach(db); }
+  void ClearAll() { DetachAll(); }
+  // The same, leaving it to the caller when and where the memory is given back (FLUSHALL ASYNC).
+  // It is no longer counted from now on.
+  DetachedTables Detach(uint32_t db);
+  DetachedTables DetachAll();
   void Swap(uint32_t a, uint32_t b);
   // Every entry of a database; the callback must not change the keyspace. False ends the walk.
   void ForEach(uint32_t db, const std::function<bool(const Entry&)>& visit) const;
@@ -69,13 +113,23 @@ class Keyspace {
   uint64_t Scan(uint32_t db, uint64_t cursor, const std::function<void(const Entry&)>& visit) const;
   const Entry* RandomEntry(uint32_t db) const;  // null when empty
   uint64_t MemoryBytes() const;                 // entries, values and tables of all shards
-  // average ttl etc. for INFO keyspace
+  // The average time to live in INFO keyspace, from a sample of each shard; 0 without deadlines.
   int64_t AverageTtlMs(uint32_t db, int64_t now_ms) const;
 
+  // --- end of what needs the whole world ---
+
+  // The second at which it was made: the access time of what a replay writes.
+  int64_t start_ms() const { return start_ms_; }
+
  private:
+  uint32_t ShardOfTag(std::string_view key, uint64_t hash) const;
+  void DetachFrom(Shard& shard, uint32_t db, DetachedTables* detached);
+
   KeyspaceOptions options_;
-  int shard_shift_;
+  int shard_shift_;  // after a shift by one, so that one shard needs no shift by 64
+  int64_t start_ms_;
   std::unique_ptr<Shard[]> shards_;
+  mutable Random random_;  // RandomEntry
 };
 
 // Loop-bound, reused command after command; its shards are held while it is used.
@@ -89,6 +143,9 @@ class KeyspaceView {
     db_ = db;
     now_ms_ = now_ms;
     no_touch_ = no_touch;
+    access_clock_ = Entry::LruAccess(now_ms > 0 ? now_ms : keyspace_.start_ms());
+    request_key_ = {};
+    last_ = {};
   }
   uint32_t db() const { return db_; }
   int64_t now_ms() const { return now_ms_; }
@@ -96,11 +153,20 @@ class KeyspaceView {
   // The same moment, another database (COPY ... DB, MOVE, effects of replay).
   void SelectDb(uint32_t db) { db_ = db; }
   // The shard of a key, for the effects.
-  uint16_t ShardOf(std::string_view key) const { return static_cast<uint16_t>(keyspace_.ShardOf(key)); }
+  uint16_t ShardOf(std::string_view key) const {
+    return static_cast<uint16_t>(keyspace_.ShardOf(key, HashFor(key)));
+  }
+  // For dispatch, which needs the hash of a request's key for its shard: remembers the last one, so
+  // that the handler does not hash it again. The bytes must stay as they are until the next Begin.
+  uint64_t HashOf(std::string_view key) {
+    request_hash_ = HashFor(key);
+    request_key_ = key;
+    return request_hash_;
+  }
 
   // All of these: null when absent. A key whose deadline has passed is removed, its DEL joins the
   // effects, and it reads as absent. The entry lives until the next change through this view.
-  const Entry* Find(std::string_view key);   // to read: counts a hit or miss, touches access data
+  const Entry* Find(std::string_view key);    // to read: counts a hit or miss, touches access data
   Entry* FindForWrite(std::string_view key);  // to change: touches, no hit or miss
   const Entry* Peek(std::string_view key);    // neither: MEMORY USAGE, and what looks twice
   // To look at: counts a hit or miss, touches nothing (TYPE, EXISTS, TTL, OBJECT).
@@ -112,8 +178,10 @@ class KeyspaceView {
   }
 
   // Makes the key a string. `deadline_ms`: absolute, kNoDeadline or kKeepDeadline. Integers in
-  // canonical form are kept as integers, up to kEmbstrBytesMax embstr, above raw. Returns the entry.
-  Entry* SetString(std::string_view key, std::string_view value, int64_t deadline_ms);
+  // canonical form are kept as integers, up to kEmbstrBytesMax embstr, above raw. Returns the
+  // entry. Without `as_integer` even an integer's text is embstr: INCRBYFLOAT.
+  Entry* SetString(std::string_view key, std::string_view value, int64_t deadline_ms,
+                   bool as_integer = true);
   // Changes a string's value in place, keeping its deadline: INCR.
   Entry* SetInteger(Entry* entry, int64_t value);
   // Appends to a string (which becomes raw).
@@ -129,17 +197,53 @@ class KeyspaceView {
   // replacing what is there; type, encoding and deadline are kept.
   Entry* CopyTo(const Entry& source, uint32_t db, std::string_view key);
 
-  // Lets active expiry do its work: removes up to `limit` keys of `shard` whose deadline has passed,
-  // each with its DEL effect. Returns how many. The shard is held.
+  // Lets active expiry do its work: removes up to `limit` keys of `shard` whose deadline has
+  // passed, each with its DEL effect. Returns how many. The shard is held.
   size_t ExpireSome(uint32_t shard, size_t limit);
 
  private:
+  // Where a key is or would be: what Lookup found last.
+  struct Found {
+    Entry* entry = nullptr;  // null: absent
+    Table* table = nullptr;  // null: its database was never used in this shard
+    Table::Place place;
+    uint64_t hash = 0;
+    uint32_t shard = 0;
+  };
+
+  uint64_t HashFor(std::string_view key) const {
+    if (key.data() == request_key_.data() && key.size() == request_key_.size()) {
+      DCHECK(keyspace_.Hash(key) == request_hash_);
+      return request_hash_;
+    }
+    return keyspace_.Hash(key);
+  }
+  bool HasPassed(int64_t deadline_ms) const { return deadline_ms < now_ms_; }
+  uint64_t seed() const { return keyspace_.options().hash_seed; }
+
+  Entry* Lookup(std::string_view key);
+  // Points last_ at an entry of this database.
+  void Locate(const Entry* entry);
+  void Touch(Entry* entry);
+  void InitAccess(Entry* entry);
+  // These three change the entry or the place that last_ points at.
+  Entry* Store(const Content& content, int64_t deadline_ms);
+  Entry* Insert(std::string_view key, const Content& content, int64_t deadline_ms);
+  void RemoveLast();
+  void RemoveExpired();
+  bool AssignLarge(Entry* entry, std::string_view value, int64_t deadline_ms);
+
   Keyspace& keyspace_;
   Effects& effects_;
   KeyspaceStats& stats_;
   uint32_t db_ = 0;
   int64_t now_ms_ = 0;
   bool no_touch_ = false;
+  uint32_t access_clock_ = 0;
+  std::string_view request_key_;
+  uint64_t request_hash_ = 0;
+  Found last_;
+  Random random_;  // LFU
 };
 
 }  // namespace crab
