@@ -55,6 +55,10 @@ struct Options {
   std::string ring_directory = "/dev/shm";  // empty: no shared ring, replies wait for written_lsn
   uint32_t shard_count = 1024;              // of a new log; an old one keeps its own
   bool single_thread = false;               // one appender: no lock around the reservation
+  uint32_t retry_ms = 2000;                 // between tries of a disk that failed
+  // Called on the writer's thread where `on_error` is kExit, and expected not to return. Empty:
+  // prints the error and ends the process.
+  std::function<void(std::string_view)> on_fatal;
 };
 
 // What a restart found. Names as the specification gives them.
@@ -103,6 +107,7 @@ struct Metrics {
   uint64_t sync_last_us = 0, sync_total_us = 0, sync_max_us = 0;
   uint64_t ring_used_bytes = 0, ring_bytes = 0;
   uint64_t appends_dropped = 0;  // while degraded
+  bool resumable = false;        // degraded, and the disk works again: Resume() will succeed
   bool ring_shared = false;      // survives kill -9
   std::string last_error;        // "" while all is well
 };
@@ -122,9 +127,10 @@ class Log {
   // Writes a STOP frame and syncs, unless Stop() did.
   virtual ~Log() = default;
 
-  // Sets aside room for one command's record of about `payload_bytes`; false = no room now: the
-  // connection waits for the listener. Never blocks. Every true is answered by one Append (or a
-  // sequence of them) or one ReleaseRoom with the same number.
+  // Asks for room for records of about `payload_bytes` in all (one command's, or a batch's); false
+  // = no room now: the connection waits for the listener. Never blocks. Every true is answered by
+  // Appends or by ReleaseRoom with the same number; nothing is counted between them, for each loop
+  // is inside one command at a time, and what overshoots goes to the heap.
   virtual bool SecureRoom(size_t payload_bytes) = 0;
   virtual void ReleaseRoom(size_t payload_bytes) = 0;
 
@@ -134,6 +140,12 @@ class Log {
   // and the bytes stay here until they are durable. It does not need room secured before it (a
   // payload that finds none goes to the heap), but then its reply waits for the writer.
   virtual Lsn Append(RecordType type, uint16_t shard, std::string_view payload) = 0;
+
+  // Appended records are about to be waited for: a loop calls it once after the last Append of a
+  // batch, when no shard is held. It wakes a sleeping writer at once where replies wait for it
+  // (`sync`, or no shared ring) and costs a few loads otherwise. Without it the writer finds the
+  // records by itself, within 20 ms.
+  virtual void Kick() = 0;
 
   // The highest LSN that a reply may have seen and still leave now, under the policy in force:
   // `sync`: durable_lsn; otherwise everything, unless a payload lives on the heap only or there is
@@ -161,13 +173,25 @@ class Log {
   // not on disk; the ring then stays for the next start.
   virtual Status Stop() = 0;
 
+  // Ends kDegraded once metrics().resumable says that the disk works again (the listener is called
+  // then). Called world-exclusive: the state is kRunning at once, in a new epoch that begins with
+  // a GAP frame; no file is touched. The caller then appends the whole keyspace, beginning with a
+  // broadcast FLUSHALL, for the records dropped meanwhile are in no segment.
+  virtual Status Resume() = 0;
+  virtual bool resumable() const = 0;
+  // True for a gate whose records were given up when the log degraded under `sync`: a reply held
+  // for it must never leave, its connection is closed. Ask before release_lsn(), which opens all
+  // gates then, because what runs without the log is not held.
+  virtual bool GateFailed(Lsn gate) const = 0;
+
   virtual Metrics metrics() const = 0;
   virtual const Identity& identity() const = 0;
 
  protected:
-  std::atomic<Lsn> last_lsn_{0};     // highest handed out
-  std::atomic<Lsn> written_lsn_{0};  // all up to here are in the page cache
-  std::atomic<Lsn> durable_lsn_{0};  // all up to here survive a power cut
+  // Moved by appenders with every record; the others are the writer's.
+  alignas(64) std::atomic<Lsn> last_lsn_{0};     // highest handed out
+  alignas(64) std::atomic<Lsn> written_lsn_{0};  // all up to here are in the page cache
+  std::atomic<Lsn> durable_lsn_{0};              // all up to here survive a power cut
   std::atomic<Lsn> release_lsn_{0};
   std::atomic<State> state_{State::kRunning};
 };

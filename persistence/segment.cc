@@ -101,12 +101,28 @@ void DecodeSegmentHeader(std::string_view bytes, SegmentInfo* info) {
   info->ring_epoch = header.ring_epoch;
 }
 
-void SegmentWriter::Add(std::string& out, FrameHeader header, std::string_view payload) {
-  AppendFrame(out, header, payload, info_.salt, offset_);
+void SegmentWriter::Count(const FrameHeader& header) {
   const uint32_t body = header.crc;
   running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
-  offset_ += FrameBytes(payload.size());
+  offset_ += FrameBytes(header.length);
   if (IsRecord(header.type)) ++records_;
+}
+
+void SegmentWriter::Add(std::string& out, FrameHeader header, std::string_view payload) {
+  AppendFrame(out, header, payload, info_.salt, offset_);
+  Count(header);
+}
+
+Status SegmentWriter::WriteDirect(FrameHeader header, std::string_view payload) {
+  FrameHeader placed = header;
+  placed.crc ^= PlaceMix(info_.salt, offset_);
+  TRY(file_->WriteAt(offset_, {reinterpret_cast<const char*>(&placed), sizeof(placed)}));
+  TRY(file_->WriteAt(offset_ + sizeof(placed), payload));
+  const uint64_t written = sizeof(placed) + payload.size();
+  const std::string padding(FrameBytes(payload.size()) - written, '\0');
+  if (!padding.empty()) TRY(file_->WriteAt(offset_ + written, padding));
+  Count(header);
+  return Status::Ok();
 }
 
 void SegmentWriter::AddFrame(std::string& out, FrameType type, Lsn lsn, std::string_view payload) {

@@ -74,16 +74,22 @@ class SegmentWriter {
 
   // Adds a frame to `out`, the bytes that the next Write() puts at offset() - out.size().
   void Add(std::string& out, FrameHeader header, std::string_view payload);
+  // Writes a whole record from where its payload is: for those too large to copy.
+  Status WriteDirect(FrameHeader header, std::string_view payload);
   // A frame of the writer itself.
   void AddFrame(std::string& out, FrameType type, Lsn lsn, std::string_view payload);
   // SEAL or STOP.
   void AddEnd(std::string& out, FrameType type, Lsn lsn, int64_t wall_ms);
-  Status Write(std::string_view bytes) { return file_->WriteAt(offset_ - bytes.size(), bytes); }
+  Status Write(std::string_view bytes) {
+    return bytes.empty() ? Status::Ok() : file_->WriteAt(offset_ - bytes.size(), bytes);
+  }
   Status Sync() { return file_->SyncData(); }
   // Gives the zeroed space behind the last frame back to the file system.
   Status Trim() { return file_->Truncate(offset_); }
 
  private:
+  void Count(const FrameHeader& header);
+
   SegmentInfo info_;
   std::unique_ptr<File> file_;
   uint64_t zeroed_bytes_;

@@ -1,0 +1,465 @@
+// The appenders' side of the log, and its start.
+#include "persistence/log.h"
+
+#include <linux/futex.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "persistence/log_impl.h"
+#include "utils/check.h"
+
+namespace crab::wal {
+namespace {
+
+constexpr uint64_t kControlBytes = uint64_t{64} << 10;  // of the ring, kept for control records
+constexpr uint64_t kControlSlots = 256;
+// What heap payloads may hold together before commands are asked to wait. One larger than this is
+// let in when it is alone.
+constexpr uint64_t kHeapBytesMax = uint64_t{64} << 20;
+constexpr Lsn kEverything = ~Lsn{0};
+constexpr size_t kCopyBytes = size_t{1} << 20;
+
+constexpr uint64_t Room(uint64_t payload_bytes) { return (payload_bytes + 7) & ~uint64_t{7}; }
+
+uint64_t RandomNumber() {
+  uint64_t number = 0;
+  // Up to 256 bytes it cannot be interrupted or short.
+  CHECK(getrandom(&number, sizeof(number), 0) == sizeof(number));
+  return number;
+}
+
+Identity NewIdentity(const Options& options) {
+  Identity identity;
+  identity.log_id = RandomNumber();
+  identity.hash_seed = RandomNumber();
+  identity.shard_count = options.shard_count;
+  constexpr char kHex[] = "0123456789abcdef";
+  for (char& digit : identity.replication_id) digit = kHex[RandomNumber() & 15];
+  return identity;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Log>> Log::Open(Disk& disk, const Options& options,
+                                       const std::function<void(const Identity&)>& identify,
+                                       const std::function<Status(const RecordView&)>& apply,
+                                       RecoveryReport* report) {
+  auto log = std::make_unique<LogImpl>(disk, options);
+  RecoveryReport unwanted;
+  TRY(log->Start(identify, apply, report == nullptr ? &unwanted : report));
+  return std::unique_ptr<Log>(std::move(log));
+}
+
+LogImpl::LogImpl(Disk& disk, const Options& options)
+    : disk_(disk),
+      options_(options),
+      policy_(options.sync_policy),
+      flush_interval_ms_(std::max(options.flush_interval_ms, 1u)),
+      buffer_bytes_(options.buffer_bytes),
+      max_segment_bytes_(options.max_segment_bytes),
+      on_error_(options.on_error) {}
+
+LogImpl::~LogImpl() {
+  // An error here has nobody left to hear it; the ring stays for the next start.
+  (void)Stop();
+}
+
+// --- start ---------------------------------------------------------------------------------------
+
+Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
+                      const std::function<Status(const RecordView&)>& apply,
+                      RecoveryReport* report) {
+  stopped_ = true;  // until the writer runs there is nothing to stop
+  const int64_t started_us = clock_.MonotonicUs();
+  TRY(disk_.CreateDirectories(options_.directory));
+  auto lock = disk_.Lock(options_.directory);
+  if (!lock.ok()) {
+    if (lock.system_errno() != EWOULDBLOCK) return lock.TakeStatus();
+    return Status::Error("another server is using the log directory " + options_.directory +
+                             "; stop it, or give this one another wal_dir",
+                         EWOULDBLOCK);
+  }
+  directory_lock_ = std::move(lock).value();
+
+  Recovered recovered = TRY(Recover(
+      disk_, options_, [this] { return NewIdentity(options_); }, identify, apply, report));
+  identity_ = recovered.identity;
+  epoch_ = recovered.last_epoch;
+  number_ = recovered.last_number;
+  predecessor_number_ = recovered.last_number;
+  ring_epoch_ = recovered.ring_epoch;
+  next_lsn_ = recovered.last_in_files + 1;
+  staged_.lsn = block_staged_.lsn = recovered.last_in_files;
+  metrics_.segments = recovered.segments;
+  metrics_.total_bytes = recovered.total_bytes;
+
+  spares_ = std::make_unique<SpareMaker>(disk_, options_.directory);
+  TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
+  TRY(WriteRecovered(recovered));
+  TRY(KeepTornBytes(recovered));
+  TRY(ReplaceRing(recovered, report));
+
+  const Lsn last = next_lsn_ - 1;
+  last_lsn_.store(last, std::memory_order_release);
+  written_lsn_.store(last, std::memory_order_release);
+  durable_lsn_.store(last, std::memory_order_release);
+  freed_seen_ = last;
+  ring_->header().durable_lsn.store(last, std::memory_order_release);
+  ring_->header().freed_lsn.store(last, std::memory_order_release);
+  ring_->header().epoch.store(epoch_, std::memory_order_release);
+  staged_ = block_staged_ = Mark{last, 0};
+  metrics_.entries_appended = last;  // metrics() subtracts what was there at the start
+  prompt_.store(policy_ == SyncPolicy::kSync || !ring_->shared(), std::memory_order_relaxed);
+  {
+    std::lock_guard guard(release_mutex_);
+    UpdateReleaseLocked();
+  }
+  report->recovery_time_ms = (clock_.MonotonicUs() - started_us) / 1000;
+  stopped_ = false;
+  thread_ = std::thread([this] { RunWriter(); });
+  return Status::Ok();
+}
+
+// Puts what the ring had held into the new epoch's files, as durable as can be.
+Status LogImpl::WriteRecovered(const Recovered& recovered) {
+  for (const Recovered::RingRecord& record : recovered.ring_records) {
+    if (SegmentIsFull(FrameBytes(record.header.length))) {
+      TRY(segment_->Write(std::exchange(stage_, {})));
+      TRY(Rotate());
+    }
+    segment_->Add(stage_, record.header, record.payload);
+    next_lsn_ = record.header.lsn + 1;
+    staged_.lsn = record.header.lsn;
+    if (stage_.size() >= kCopyBytes) TRY(segment_->Write(std::exchange(stage_, {})));
+  }
+  if (!stage_.empty()) TRY(segment_->Write(std::exchange(stage_, {})));
+  if (!recovered.ring_records.empty()) TRY(segment_->Sync());
+  return Status::Ok();
+}
+
+// The torn end of the last segment becomes a file of its own; its zeroed space is given back.
+Status LogImpl::KeepTornBytes(const Recovered& recovered) {
+  if (recovered.last_path.empty() || recovered.last_good_bytes < kSegmentHeaderBytes) {
+    return Status::Ok();
+  }
+  auto file = TRY(disk_.Open(recovered.last_path, OpenMode::kReadWrite));
+  if (recovered.torn_bytes > 0) {
+    const std::string path = recovered.last_path + ".torn";
+    Status removed = disk_.Remove(path);  // of an earlier try
+    if (!removed.ok() && removed.system_errno() != ENOENT) return removed;
+    auto torn = TRY(disk_.Open(path, OpenMode::kCreate));
+    std::string bytes(kCopyBytes, '\0');
+    for (uint64_t done = 0; done < recovered.torn_bytes;) {
+      const size_t step = std::min<uint64_t>(bytes.size(), recovered.torn_bytes - done);
+      const size_t got = TRY(file->ReadAt(recovered.last_good_bytes + done, {bytes.data(), step}));
+      if (got == 0) break;
+      TRY(torn->WriteAt(done, std::string_view(bytes).substr(0, got)));
+      done += got;
+    }
+    TRY(torn->SyncData());
+    TRY(disk_.SyncDirectory(options_.directory));
+  }
+  const uint64_t size = TRY(file->Size());
+  if (size > recovered.last_good_bytes) {
+    TRY(file->Truncate(recovered.last_good_bytes));
+    metrics_.total_bytes -= std::min(metrics_.total_bytes, size - recovered.last_good_bytes);
+  }
+  return Status::Ok();
+}
+
+Status LogImpl::ReplaceRing(Recovered& recovered, RecoveryReport* report) {
+  recovered.ring_records.clear();
+  if (recovered.ring != nullptr) TRY(recovered.ring->Remove());
+  recovered.ring = nullptr;
+  ring_epoch_ = 0;
+  if (!options_.ring_directory.empty()) {
+    auto created =
+        Ring::Create(options_.ring_directory, Ring::StampFor(identity_.log_id, options_.directory),
+                     options_.ring_bytes);
+    if (created.ok()) {
+      ring_ = std::move(created).value();
+    } else {
+      report->warnings.push_back(std::string(created.message()) +
+                                 "; replies wait until their records are written");
+    }
+  }
+  if (ring_ == nullptr) ring_ = TRY(Ring::CreatePrivate(options_.ring_bytes));
+  inline_bytes_max_ = ring_->data_bytes() / 8;
+  metrics_.ring_bytes = ring_->data_bytes();
+  metrics_.ring_shared = ring_->shared();
+  return Status::Ok();
+}
+
+// --- appending -----------------------------------------------------------------------------------
+
+void LogImpl::LockReservation() {
+  if (options_.single_thread) return;
+  int tries = 0;
+  while (reservation_.exchange(true, std::memory_order_acquire)) {
+    while (reservation_.load(std::memory_order_relaxed)) {
+      __builtin_ia32_pause();
+      // The holder may have lost its core; giving ours away is the only help.
+      if (++tries % 128 == 0) std::this_thread::yield();
+    }
+  }
+}
+
+void LogImpl::UnlockReservation() {
+  if (!options_.single_thread) reservation_.store(false, std::memory_order_release);
+}
+
+bool LogImpl::SecureRoom(size_t payload_bytes) {
+  const uint64_t used =
+      head_.load(std::memory_order_relaxed) - tail_.load(std::memory_order_acquire);
+  const Lsn freed = ring_->header().freed_lsn.load(std::memory_order_acquire);
+  const Lsn pending = last_lsn_.load(std::memory_order_relaxed) - freed;
+  const bool inlined = payload_bytes <= inline_bytes_max_;
+  const uint64_t heap = heap_bytes_.load(std::memory_order_relaxed);
+  if (used + (inlined ? Room(payload_bytes) : 0) + kControlBytes <= ring_->data_bytes() &&
+      pending + kControlSlots <= ring_->slot_count() &&
+      (heap == 0 || heap + (inlined ? 0 : payload_bytes) <= kHeapBytesMax)) {
+    return true;
+  }
+  if (state() == State::kDegraded) return true;
+  room_wanted_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+  return false;
+}
+
+bool LogImpl::FitsLocked(Lsn lsn, uint64_t position, uint64_t room) {
+  if (position + room - tail_seen_ <= ring_->data_bytes() &&
+      lsn - freed_seen_ <= ring_->slot_count()) [[likely]] {
+    return true;
+  }
+  tail_seen_ = tail_.load(std::memory_order_acquire);
+  freed_seen_ = ring_->header().freed_lsn.load(std::memory_order_acquire);
+  return position + room - tail_seen_ <= ring_->data_bytes() &&
+         lsn - freed_seen_ <= ring_->slot_count();
+}
+
+Lsn LogImpl::Append(RecordType type, uint16_t shard, std::string_view payload) {
+  return AppendRecord(static_cast<uint8_t>(type), shard, payload);
+}
+
+Lsn LogImpl::AppendRecord(uint8_t type, uint16_t shard, std::string_view payload) {
+  if (payload.size() > inline_bytes_max_) [[unlikely]]
+    return AppendHeap(type, shard, payload);
+  const uint64_t room = Room(payload.size());
+  LockReservation();
+  const Lsn lsn = last_lsn_.load(std::memory_order_relaxed) + 1;
+  const uint64_t position = head_.load(std::memory_order_relaxed);
+  if (dropping_ || !FitsLocked(lsn, position, room)) [[unlikely]] {
+    UnlockReservation();
+    return AppendHeap(type, shard, payload);
+  }
+  Slot& slot = ring_->slot(lsn);
+  slot.state.store(SlotState::kReserved, std::memory_order_relaxed);
+  slot.position = position;
+  slot.length = static_cast<uint32_t>(payload.size());
+  slot.type = type;
+  slot.flags = 0;
+  slot.shard = shard;
+  slot.lsn.store(lsn, std::memory_order_release);
+  head_.store(position + room, std::memory_order_relaxed);
+  last_lsn_.store(lsn, std::memory_order_release);
+  UnlockReservation();
+
+  std::memcpy(ring_->data(position), payload.data(), payload.size());
+  FrameHeader header;
+  header.length = static_cast<uint32_t>(payload.size());
+  header.lsn = lsn;
+  header.type = type;
+  header.flags = 0;
+  header.shard = shard;
+  slot.crc = BodyCrc(header, payload);
+  slot.state.store(SlotState::kPublished, std::memory_order_release);
+  if (position + room >= wake_position_.load(std::memory_order_relaxed)) [[unlikely]]
+    WakeWriter();
+  return lsn;
+}
+
+// The slow road: payloads too large for the ring, appends that find no room, and dropped ones.
+Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string_view payload) {
+  CHECK_LE(payload.size(), kPayloadBytesMax);
+  std::string copy(payload);  // before the lock: it may be long
+  LockReservation();
+  if (dropping_) {
+    UnlockReservation();
+    dropped_.fetch_add(1, std::memory_order_relaxed);
+    return kNoGate;
+  }
+  const Lsn lsn = last_lsn_.load(std::memory_order_relaxed) + 1;
+  Slot* slot = nullptr;
+  if (FitsLocked(lsn, head_.load(std::memory_order_relaxed), 0)) {
+    slot = &ring_->slot(lsn);
+    slot->state.store(SlotState::kHeapReserved, std::memory_order_relaxed);
+    slot->position = 0;
+    slot->length = static_cast<uint32_t>(payload.size());
+    slot->type = type;
+    slot->flags = 0;
+    slot->shard = shard;
+    slot->lsn.store(lsn, std::memory_order_release);
+  }
+  HeapRecord* record;
+  {
+    std::lock_guard guard(release_mutex_);
+    record = &heap_.emplace_back();
+    record->header.length = static_cast<uint32_t>(payload.size());
+    record->header.lsn = lsn;
+    record->header.type = type;
+    record->header.shard = shard;
+    record->payload = std::move(copy);
+    heap_last_ = lsn;
+    // Lowered before the next LSN can be handed out: a reply that could have seen this record
+    // finds its gate shut.
+    UpdateReleaseLocked();
+  }
+  last_lsn_.store(lsn, std::memory_order_release);
+  UnlockReservation();
+  heap_bytes_.fetch_add(payload.size(), std::memory_order_relaxed);
+  record->header.crc = BodyCrc(record->header, record->payload);
+  if (slot != nullptr) slot->state.store(SlotState::kHeapPublished, std::memory_order_release);
+  record->published.store(true, std::memory_order_release);
+  urgent_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+  return lsn;
+}
+
+void LogImpl::UpdateReleaseLocked() {
+  Lsn release = kEverything;
+  const Lsn written = written_lsn_.load(std::memory_order_acquire);
+  if (state() == State::kDegraded) {
+    release = kEverything;
+  } else if (policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync) {
+    release = durable_lsn_.load(std::memory_order_acquire);
+  } else if (!ring_->shared()) {
+    release = written;
+  } else if (heap_last_ > written) {
+    Lsn first = heap_last_;
+    for (const HeapRecord& record : heap_) {
+      if (record.header.lsn > written) {
+        first = record.header.lsn;
+        break;
+      }
+    }
+    release = first - 1;
+  }
+  release_lsn_.store(release, std::memory_order_release);
+}
+
+void LogImpl::WakeWriter() {
+  wake_position_.store(~uint64_t{0}, std::memory_order_relaxed);  // one waker is enough
+  wake_word_.fetch_add(1, std::memory_order_seq_cst);
+  syscall(SYS_futex, &wake_word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+void LogImpl::Kick() {
+  if (!prompt()) return;
+  if (last_lsn_.load(std::memory_order_relaxed) <= written_lsn_.load(std::memory_order_relaxed)) {
+    return;
+  }
+  kick_.fetch_add(1, std::memory_order_seq_cst);  // partner: Park()
+  if (parked_.exchange(false, std::memory_order_seq_cst)) WakeWriter();
+}
+
+// --- control -------------------------------------------------------------------------------------
+
+void LogImpl::SetListener(std::function<void()> listener) {
+  std::lock_guard guard(control_mutex_);
+  listener_ = std::move(listener);
+}
+
+Lsn LogImpl::SetSyncPolicy(SyncPolicy policy) {
+  const char byte = static_cast<char>(policy);
+  const Lsn lsn =
+      AppendRecord(static_cast<uint8_t>(FrameType::kPolicy), kBroadcastShard, {&byte, 1});
+  {
+    std::lock_guard guard(release_mutex_);
+    policy_.store(policy, std::memory_order_relaxed);
+    prompt_.store(policy == SyncPolicy::kSync || !ring_->shared(), std::memory_order_relaxed);
+    UpdateReleaseLocked();
+  }
+  if (policy == SyncPolicy::kSync) sync_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+  return lsn;
+}
+
+void LogImpl::SetFlushIntervalMs(uint32_t ms) {
+  flush_interval_ms_.store(std::max(ms, 1u), std::memory_order_relaxed);
+  WakeWriter();
+}
+
+void LogImpl::SetBufferBytes(uint64_t bytes) {
+  buffer_bytes_.store(bytes, std::memory_order_relaxed);
+}
+
+void LogImpl::SetMaxSegmentBytes(uint64_t bytes) {
+  max_segment_bytes_.store(bytes, std::memory_order_relaxed);
+}
+
+void LogImpl::SetOnError(OnError on_error) { on_error_.store(on_error, std::memory_order_relaxed); }
+
+void LogImpl::RequestSync() {
+  sync_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+}
+
+Status LogImpl::Stop() {
+  if (stopped_) return Status::Ok();
+  stopped_ = true;
+  stopping_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+  thread_.join();
+  spares_ = nullptr;
+  if (!stop_status_.ok()) return std::move(stop_status_);
+  return ring_->Remove();
+}
+
+Status LogImpl::Resume() {
+  if (state() != State::kDegraded) return Status::Ok();
+  if (!resumable()) return Status::Error("the disk of the log does not work yet");
+  LockReservation();
+  resumable_.store(false, std::memory_order_release);
+  dropping_ = false;
+  {
+    std::lock_guard guard(release_mutex_);
+    state_.store(State::kRunning, std::memory_order_release);
+    UpdateReleaseLocked();
+  }
+  UnlockReservation();
+  WakeWriter();
+  return Status::Ok();
+}
+
+bool LogImpl::GateFailed(Lsn gate) const {
+  return gate >= failed_first_.load(std::memory_order_acquire) &&
+         gate <= failed_last_.load(std::memory_order_acquire);
+}
+
+Metrics LogImpl::metrics() const {
+  Metrics copy;
+  {
+    std::lock_guard guard(control_mutex_);
+    copy = metrics_;
+  }
+  copy.state = state();
+  copy.sync_policy = policy_.load(std::memory_order_relaxed);
+  copy.last_lsn = last_lsn();
+  copy.written_lsn = written_lsn();
+  copy.durable_lsn = durable_lsn();
+  copy.entries_appended = copy.last_lsn - std::min(copy.last_lsn, copy.entries_appended);
+  const uint64_t head = head_.load(std::memory_order_relaxed);
+  copy.bytes_appended = head;
+  copy.ring_used_bytes = head - std::min(head, tail_.load(std::memory_order_relaxed));
+  copy.appends_dropped = dropped_.load(std::memory_order_relaxed);
+  copy.resumable = resumable();
+  return copy;
+}
+
+}  // namespace crab::wal

@@ -1,0 +1,189 @@
+// The log itself, behind log.h. Two sides meet in the ring: appenders (log.cc) reserve, copy and
+// publish; the writer's thread (log_writer.cc) drains, writes, syncs and frees.
+//
+// Locks: `reservation` orders appenders (elided with one); `release_mutex_` guards what decides
+// release_lsn and the heap records, and is taken inside the reservation where both are;
+// `control_mutex_` guards the figures. None is held over I/O.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "persistence/disk.h"
+#include "persistence/log.h"
+#include "persistence/record.h"
+#include "persistence/recovery.h"
+#include "persistence/ring.h"
+#include "persistence/segment.h"
+#include "persistence/spare.h"
+#include "utils/clock.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+class LogImpl final : public Log {
+ public:
+  LogImpl(Disk& disk, const Options& options);
+  ~LogImpl() override;
+
+  // Locks, recovers, opens a new epoch and starts the writer.
+  Status Start(const std::function<void(const Identity&)>& identify,
+               const std::function<Status(const RecordView&)>& apply, RecoveryReport* report);
+
+  bool SecureRoom(size_t payload_bytes) override;
+  void ReleaseRoom(size_t) override {}
+  Lsn Append(RecordType type, uint16_t shard, std::string_view payload) override;
+  void Kick() override;
+  void SetListener(std::function<void()> listener) override;
+  Lsn SetSyncPolicy(SyncPolicy policy) override;
+  void SetFlushIntervalMs(uint32_t ms) override;
+  void SetBufferBytes(uint64_t bytes) override;
+  void SetMaxSegmentBytes(uint64_t bytes) override;
+  void SetOnError(OnError on_error) override;
+  void RequestSync() override;
+  Status Stop() override;
+  Status Resume() override;
+  bool resumable() const override { return resumable_.load(std::memory_order_acquire); }
+  bool GateFailed(Lsn gate) const override;
+  Metrics metrics() const override;
+  const Identity& identity() const override { return identity_; }
+
+ private:
+  // A record whose payload found no place in the ring, or whose LSN found no slot.
+  struct HeapRecord {
+    FrameHeader header = {};
+    std::string payload;
+    std::atomic<bool> published{false};
+  };
+  // A record as the writer sees it.
+  struct Published {
+    FrameHeader header;
+    std::string_view payload;
+    uint64_t position_after = 0;  // in the ring; 0 = it takes none
+  };
+  // A point of the log up to which something holds.
+  struct Mark {
+    Lsn lsn = 0;
+    uint64_t position = 0;
+  };
+
+  // --- appenders (log.cc)
+  void LockReservation();
+  void UnlockReservation();
+  bool FitsLocked(Lsn lsn, uint64_t position, uint64_t room);
+  Lsn AppendRecord(uint8_t type, uint16_t shard, std::string_view payload);
+  Lsn AppendHeap(uint8_t type, uint16_t shard, std::string_view payload);
+  void WakeWriter();
+  void UpdateReleaseLocked();  // release_mutex_ held
+  bool prompt() const { return prompt_.load(std::memory_order_relaxed); }
+
+  // --- starting (log.cc)
+  Status ReplaceRing(Recovered& recovered, RecoveryReport* report);
+  Status KeepTornBytes(const Recovered& recovered);
+  Status WriteRecovered(const Recovered& recovered);
+
+  // --- the writer (log_writer.cc)
+  void RunWriter();
+  bool Round(int64_t now_us);
+  void Sleep(bool worked, int64_t now_us);
+  void Park(bool until_kicked, uint64_t wake_position, int64_t timeout_us);
+  bool FindPublished(Lsn lsn, Published* record);
+  bool HalfFull() const;
+  int64_t SyncDueUs() const;
+  Status Drain(Lsn last);
+  Status WriteBatch(Lsn last);
+  Status WriteLarge(const Published& record);
+  void NoteStaged(const Published& record, uint64_t start, uint64_t end);
+  void NoteWritten(size_t bytes);
+  Status SyncSegment();
+  void Free(Mark mark);
+  bool SegmentIsFull(uint64_t frame_bytes) const;
+  Status Rotate();
+  Status OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap);
+  void MeetDiskError(const Status& error, bool sync);
+  void EnterTrouble(const Status& error);
+  void RetryTrouble(int64_t now_us);
+  Status FinishLog();
+  void SetState(State state);
+  void Notify();
+  std::string Path(const std::string& name) const { return options_.directory + "/" + name; }
+
+  Disk& disk_;
+  Options options_;  // as given; what can change at run time is below
+  Clock& clock_ = RealClock();
+  Identity identity_;
+  std::unique_ptr<DirectoryLock> directory_lock_;
+  std::unique_ptr<Ring> ring_;
+  uint64_t inline_bytes_max_ = 0;  // larger payloads stay on the heap
+
+  // Appenders' own, guarded by the reservation.
+  alignas(64) std::atomic<bool> reservation_{false};
+  std::atomic<uint64_t> head_{0};  // position of the next payload
+  uint64_t tail_seen_ = 0;         // a lower bound of tail_
+  Lsn freed_seen_ = 0;
+  bool dropping_ = false;  // degraded
+  std::atomic<uint64_t> dropped_{0};
+
+  // Read by every append, written by the writer when it goes to sleep.
+  alignas(64) std::atomic<uint64_t> wake_position_{~uint64_t{0}};
+  std::atomic<bool> prompt_{false};  // replies wait for the writer: sync, or no shared ring
+  // The writer's, read by appenders that run out of what they last saw.
+  alignas(64) std::atomic<uint64_t> tail_{0};
+  std::atomic<bool> room_wanted_{false};
+  std::atomic<uint64_t> heap_bytes_{0};
+
+  // How the writer sleeps and is woken. `kick_` only orders: whoever comes second sees the other.
+  alignas(64) std::atomic<uint32_t> wake_word_{0};
+  std::atomic<uint32_t> kick_{0};
+  std::atomic<bool> parked_{false};
+  std::atomic<bool> urgent_{false};  // a heap record holds replies back
+  std::atomic<bool> sync_requested_{false};
+  std::atomic<bool> stopping_{false};
+
+  std::atomic<SyncPolicy> policy_;
+  std::atomic<uint32_t> flush_interval_ms_;
+  std::atomic<uint64_t> buffer_bytes_;
+  std::atomic<uint64_t> max_segment_bytes_;
+  std::atomic<OnError> on_error_;
+  std::atomic<bool> resumable_{false};
+  std::atomic<Lsn> failed_first_{1}, failed_last_{0};  // gates that can never be kept
+
+  mutable std::mutex release_mutex_;
+  std::deque<HeapRecord> heap_;  // by LSN; references stay good while others come and go
+  Lsn heap_last_ = 0;
+
+  mutable std::mutex control_mutex_;
+  Metrics metrics_;
+  std::function<void()> listener_;
+
+  // The writer's own; Start() uses them before the thread exists.
+  std::unique_ptr<SpareMaker> spares_;
+  std::unique_ptr<SegmentWriter> segment_;
+  uint64_t epoch_ = 0;
+  uint64_t number_ = 0;
+  uint64_t ring_epoch_ = 0;  // for headers while an old ring is being emptied
+  uint64_t predecessor_number_ = 0;
+  uint32_t predecessor_crc_ = 0;
+  Lsn next_lsn_ = 1;   // to be written
+  Mark staged_;        // the last record given to the file
+  Mark block_staged_;  // the last one that lies wholly below the file's last started 4 KiB block
+  std::string stage_;
+  int64_t clean_at_us_ = 0;  // everything appended before this is where the policy wants it
+  int64_t last_sync_us_ = 0;
+  int64_t retry_at_us_ = 0;
+  int failures_ = 0;  // since the last success
+  bool notify_ = false;
+  Status stop_status_;
+  std::thread thread_;
+  bool stopped_ = false;
+};
+
+}  // namespace crab::wal

@@ -1,0 +1,486 @@
+// How a bad place is judged. The reader knows the LSN that must come next. Where a frame does not
+// check it looks for the next one that does, at every multiple of 8, and only where the LSN found
+// there is possible (each record between takes at least 24 bytes). Then:
+// - Another good segment follows this one: whatever stands below that one's first LSN was complete
+//   when it was created, so records missing below it are corruption; from it on the bytes are the
+//   cut-off tail of an older epoch.
+// - None follows: the rest of the segment is searched for statements of what was durable. Records
+//   missing at or below that are corruption; above it this is the torn tail, and the log ends.
+#include "persistence/reader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "persistence/record.h"
+#include "persistence/segment.h"
+#include "utils/check.h"
+#include "utils/crc32c.h"
+
+namespace crab::wal {
+namespace {
+
+constexpr size_t kWindowBytes = size_t{1} << 20;
+constexpr uint64_t kSmallestFrame = FrameBytes(0);
+
+bool KnownType(uint8_t type) {
+  return IsRecord(type) || (type >= static_cast<uint8_t>(FrameType::kBatch) &&
+                            type <= static_cast<uint8_t>(FrameType::kGap));
+}
+
+// A file seen through a window that moves forward, and now and then back.
+class Window {
+ public:
+  void Reset(std::unique_ptr<File> file, uint64_t file_bytes) {
+    file_ = std::move(file);
+    file_bytes_ = file_bytes;
+    filled_ = 0;
+    start_ = 0;
+  }
+  uint64_t file_bytes() const { return file_bytes_; }
+
+  // `bytes` bytes at `offset`, or fewer where the file ends. Lives until the next call.
+  Result<std::string_view> At(uint64_t offset, uint64_t bytes) {
+    if (offset >= file_bytes_) return std::string_view();
+    bytes = std::min(bytes, file_bytes_ - offset);
+    if (offset < start_ || offset + bytes > start_ + filled_) {
+      const uint64_t wanted =
+          std::min(std::max<uint64_t>(bytes, kWindowBytes), file_bytes_ - offset);
+      if (buffer_.size() < wanted) buffer_.resize(wanted);
+      start_ = offset;
+      filled_ = 0;
+      filled_ = TRY(file_->ReadAt(offset, {buffer_.data(), wanted}));
+      bytes = std::min<uint64_t>(bytes, filled_);
+    }
+    return std::string_view(buffer_.data() + (offset - start_), bytes);
+  }
+
+ private:
+  std::unique_ptr<File> file_;
+  uint64_t file_bytes_ = 0;
+  std::vector<char> buffer_;
+  uint64_t start_ = 0;
+  uint64_t filled_ = 0;
+};
+
+class DirectoryReader final : public Reader {
+ public:
+  DirectoryReader(Disk& disk, std::string directory, Lsn durable_elsewhere)
+      : disk_(disk), directory_(std::move(directory)), durable_elsewhere_(durable_elsewhere) {}
+
+  Status Start();
+  const std::vector<SegmentInfo>& segments() const override { return segments_; }
+  const std::vector<std::string>& warnings() const override { return warnings_; }
+  Result<bool> Next(Frame* frame) override;
+  Lsn durable_lsn() const override { return durable_; }
+
+ private:
+  // The frame at an offset, as far as it checks.
+  struct Candidate {
+    bool good = false;
+    bool never_written = false;  // an all-zero header
+    FrameHeader header = {};
+    std::string_view payload;
+    uint64_t bytes = 0;
+    const char* why = "";
+  };
+
+  Status ReadHeader(SegmentInfo* segment);
+  void RelateSegments();
+  bool EnterSegment(Frame* frame);
+  void LeaveSegment();
+  Result<Candidate> TryFrame(uint64_t offset);
+  Result<uint64_t> FindFrame(uint64_t from, Candidate* found);
+  Result<uint64_t> LastWrittenByte(uint64_t from);
+  Result<bool> JudgeBadPlace(const Candidate& bad, Frame* frame);
+  void TakeGood(const Candidate& candidate, Frame* frame);
+  void NoteStatement(const FrameHeader& header, std::string_view payload);
+  void Missing(Lsn first, Lsn last, std::string reason, Frame* frame);
+  const SegmentInfo* Successor() const;
+  SegmentInfo& current() { return segments_[index_]; }
+
+  Disk& disk_;
+  const std::string directory_;
+  const Lsn durable_elsewhere_;
+  std::vector<SegmentInfo> segments_;
+  std::vector<std::string> warnings_;
+
+  size_t index_ = 0;
+  bool in_segment_ = false;
+  bool ended_ = false;  // behind a torn tail
+  Window window_;
+  uint64_t offset_ = 0;
+  Lsn expected_ = 1;  // the next record's
+  Lsn durable_ = 0;
+  uint64_t epoch_ = 0;
+  uint32_t running_crc_ = 0;
+  bool running_crc_known_ = true;  // every frame of the segment so far was good
+};
+
+Status DirectoryReader::Start() {
+  for (const std::string& name : TRY(disk_.List(directory_))) {
+    const std::optional<uint64_t> number = SegmentNumber(name);
+    if (!number) continue;
+    SegmentInfo segment;
+    segment.name = name;
+    segment.path = directory_ + "/" + name;
+    segment.number = *number;
+    segments_.push_back(std::move(segment));
+  }
+  std::sort(segments_.begin(), segments_.end(),
+            [](const SegmentInfo& a, const SegmentInfo& b) { return a.number < b.number; });
+  for (SegmentInfo& segment : segments_) TRY(ReadHeader(&segment));
+  RelateSegments();
+  return Status::Ok();
+}
+
+Status DirectoryReader::ReadHeader(SegmentInfo* segment) {
+  auto opened = disk_.Open(segment->path, OpenMode::kRead);
+  if (!opened.ok()) {
+    // Without the permission to read it nothing is known of the log; a broken disk is damage.
+    if (opened.system_errno() == EACCES || opened.system_errno() == EPERM) {
+      return opened.TakeStatus();
+    }
+    segment->problem = opened.message();
+    return Status::Ok();
+  }
+  std::vector<char> bytes(kSegmentHeaderBytes);
+  auto size = opened.value()->Size();
+  auto read = opened.value()->ReadAt(0, bytes);
+  if (!size.ok() || !read.ok()) {
+    segment->problem = size.ok() ? read.message() : size.message();
+    return Status::Ok();
+  }
+  segment->file_bytes = *size;
+  DecodeSegmentHeader({bytes.data(), *read}, segment);
+  if (!segment->problem.empty()) return Status::Ok();
+  if (segment->min_reader_version > kFormatVersion) {
+    return Status::Error("cannot read " + segment->path + ": it needs a reader of format version " +
+                         std::to_string(segment->min_reader_version) + " and this program has " +
+                         std::to_string(kFormatVersion) + "; start a newer crabcache");
+  }
+  if (segment->format_version > kFormatVersion) {
+    warnings_.push_back(segment->name + " has the newer format version " +
+                        std::to_string(segment->format_version) + "; reading what is known of it");
+  }
+  return Status::Ok();
+}
+
+// Finds segments that do not belong, and where each one is cut off by a later epoch.
+void DirectoryReader::RelateSegments() {
+  const SegmentInfo* newest = nullptr;
+  for (const SegmentInfo& segment : segments_) {
+    if (segment.problem.empty()) newest = &segment;
+  }
+  if (newest == nullptr) return;
+  uint64_t epoch = newest->epoch;
+  Lsn epoch_first = newest->first_lsn;
+  Lsn cut = ~Lsn{0};
+  for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
+    if (!segment->problem.empty()) continue;
+    if (segment->identity.log_id != newest->identity.log_id) {
+      segment->problem = "it belongs to another log";
+      continue;
+    }
+    if (segment->epoch > epoch) {
+      segment->problem = "its epoch is above that of a later segment";
+      continue;
+    }
+    if (segment->epoch < epoch) {
+      cut = std::min(cut, epoch_first);
+      epoch = segment->epoch;
+    }
+    segment->end_lsn = cut;
+    epoch_first = segment->first_lsn;
+  }
+}
+
+const SegmentInfo* DirectoryReader::Successor() const {
+  for (size_t i = index_ + 1; i < segments_.size(); ++i) {
+    if (segments_[i].problem.empty()) return &segments_[i];
+  }
+  return nullptr;
+}
+
+Result<bool> DirectoryReader::Next(Frame* frame) {
+  *frame = Frame();
+  while (!ended_ && index_ < segments_.size()) {
+    if (!in_segment_) {
+      if (EnterSegment(frame)) return true;
+      continue;
+    }
+    auto candidate = TryFrame(offset_);
+    if (!candidate.ok()) {
+      LeaveSegment();
+      return candidate.TakeStatus();
+    }
+    if (candidate->good) {
+      const FrameHeader& header = candidate->header;
+      const bool cut = header.lsn >= current().end_lsn;
+      if (IsRecord(header.type) && !cut && header.lsn > expected_) {
+        frame->segment = &current();
+        Missing(expected_, header.lsn - 1, "records are missing between two good ones", frame);
+        return true;
+      }
+      TakeGood(*candidate, frame);
+      return true;
+    }
+    auto judged = JudgeBadPlace(*candidate, frame);
+    if (!judged.ok()) {
+      LeaveSegment();
+      return judged.TakeStatus();
+    }
+    if (*judged) return true;
+  }
+  // The last segments could not be read at all, and something says that there was more.
+  if (!ended_ && expected_ <= durable_) {
+    Missing(expected_, durable_, "the end of the log is missing", frame);
+    return true;
+  }
+  return false;
+}
+
+// Opens the segment at index_. True when there is something to report before its first frame.
+bool DirectoryReader::EnterSegment(Frame* frame) {
+  SegmentInfo& segment = current();
+  Status opened = Status::Ok();
+  if (segment.problem.empty()) {
+    auto file = disk_.Open(segment.path, OpenMode::kRead);
+    if (file.ok()) {
+      window_.Reset(std::move(file).value(), segment.file_bytes);
+    } else {
+      segment.problem = file.message();
+    }
+  }
+  if (!segment.problem.empty()) {
+    // What it held is counted by whoever comes next: by the LSN its records go on with.
+    frame->segment = &segment;
+    frame->bytes = segment.file_bytes;
+    frame->verdict = Verdict::kCorrupt;
+    frame->reason = segment.name + " cannot be read: " + segment.problem;
+    frame->lost_first = expected_;
+    frame->lost_last = expected_ - 1;
+    ++index_;
+    return true;
+  }
+  if (segment.epoch != epoch_) {
+    // What an older epoch had promised beyond this one's beginning was given up then.
+    durable_ = std::min(durable_, segment.first_lsn - 1);
+    epoch_ = segment.epoch;
+  }
+  durable_ = std::max(durable_, segment.durable_lsn);
+  if (segment.epoch == segments_.back().epoch || Successor() == nullptr) {
+    durable_ = std::max(durable_, durable_elsewhere_);
+  }
+  in_segment_ = true;
+  offset_ = kSegmentHeaderBytes;
+  running_crc_ = 0;
+  running_crc_known_ = true;
+  if (segment.first_lsn <= expected_) return false;
+  auto first = TryFrame(offset_);
+  if (first.ok() && first->good && first->header.type == static_cast<uint8_t>(FrameType::kGap)) {
+    expected_ = segment.first_lsn;  // announced: TakeGood reports it
+    return false;
+  }
+  Missing(expected_, segment.first_lsn - 1,
+          "nothing holds the records before the first one of " + segment.name, frame);
+  return true;
+}
+
+void DirectoryReader::LeaveSegment() {
+  in_segment_ = false;
+  ++index_;
+}
+
+void DirectoryReader::Missing(Lsn first, Lsn last, std::string reason, Frame* frame) {
+  frame->verdict = Verdict::kMissing;
+  frame->offset = frame->segment == nullptr ? 0 : offset_;
+  frame->lsn = first;
+  frame->lost_first = first;
+  frame->lost_last = last;
+  frame->reason = std::move(reason);
+  expected_ = last + 1;
+}
+
+Result<DirectoryReader::Candidate> DirectoryReader::TryFrame(uint64_t offset) {
+  Candidate candidate;
+  const std::string_view start = TRY(window_.At(offset, sizeof(FrameHeader)));
+  if (start.size() < sizeof(FrameHeader)) {
+    candidate.never_written = true;
+    candidate.why = "the file ends";
+    return candidate;
+  }
+  FrameHeader& header = candidate.header;
+  std::memcpy(&header, start.data(), sizeof(header));
+  static constexpr FrameHeader kZero = {};
+  if (std::memcmp(&header, &kZero, sizeof(header)) == 0) {
+    candidate.never_written = true;
+    candidate.why = "zeroes where a frame was expected";
+    return candidate;
+  }
+  candidate.bytes = FrameBytes(header.length);
+  if (header.type == 0 || header.length > kPayloadBytesMax ||
+      candidate.bytes > window_.file_bytes() - offset) {
+    candidate.why = "no frame begins like this";
+    return candidate;
+  }
+  const std::string_view whole = TRY(window_.At(offset, candidate.bytes));
+  if (whole.size() < candidate.bytes) {
+    candidate.why = "the file ends within a frame";
+    return candidate;
+  }
+  const uint32_t body = Crc32c(whole.substr(sizeof(header.crc)));
+  if ((body ^ PlaceMix(current().salt, offset)) != header.crc) {
+    candidate.why = "the checksum does not match";
+    return candidate;
+  }
+  header.crc = body;
+  candidate.payload = whole.substr(sizeof(header), header.length);
+  candidate.good = true;
+  return candidate;
+}
+
+void DirectoryReader::NoteStatement(const FrameHeader& header, std::string_view payload) {
+  if (header.type != static_cast<uint8_t>(FrameType::kBatch)) return;
+  if (payload.size() < sizeof(BatchPayload)) return;
+  BatchPayload batch;
+  std::memcpy(&batch, payload.data(), sizeof(batch));
+  durable_ = std::max(durable_, std::min<Lsn>(batch.durable_lsn, current().end_lsn - 1));
+}
+
+void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
+  const FrameHeader& header = candidate.header;
+  SegmentInfo& segment = current();
+  frame->segment = &segment;
+  frame->offset = offset_;
+  frame->bytes = candidate.bytes;
+  frame->lsn = header.lsn;
+  frame->type = header.type;
+  frame->flags = header.flags;
+  frame->shard = header.shard;
+  frame->payload = candidate.payload;
+  offset_ += candidate.bytes;
+  NoteStatement(header, candidate.payload);
+  if (header.lsn >= segment.end_lsn) {
+    frame->verdict = Verdict::kCut;
+    frame->reason = "a later epoch begins before it";
+  } else if (IsRecord(header.type)) {
+    if (header.lsn < expected_) {
+      frame->verdict = Verdict::kCut;
+      frame->reason = "its LSN has been seen before";
+    } else {
+      expected_ = header.lsn + 1;
+    }
+  }
+  const bool seal = header.type == static_cast<uint8_t>(FrameType::kSeal);
+  const bool stop = header.type == static_cast<uint8_t>(FrameType::kStop);
+  if ((seal || stop) && running_crc_known_ && candidate.payload.size() >= sizeof(EndPayload)) {
+    EndPayload end;
+    std::memcpy(&end, candidate.payload.data(), sizeof(end));
+    if (end.running_crc != running_crc_) {
+      warnings_.push_back(segment.name + " holds good frames, but not those it was sealed with");
+    }
+  }
+  const uint32_t body = header.crc;
+  running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
+  // Both are followed by nothing: what stands there is older than the file.
+  if (seal || stop) LeaveSegment();
+}
+
+// The next frame at or behind `from` that checks and whose LSN is possible, or the file's end.
+Result<uint64_t> DirectoryReader::FindFrame(uint64_t from, Candidate* found) {
+  found->good = false;
+  for (uint64_t at = from; at + kSmallestFrame <= window_.file_bytes(); at += kFrameAlignment) {
+    const std::string_view start = TRY(window_.At(at, sizeof(FrameHeader)));
+    if (start.size() < sizeof(FrameHeader)) break;
+    FrameHeader header;
+    std::memcpy(&header, start.data(), sizeof(header));
+    if (!KnownType(header.type)) continue;
+    const Lsn highest = expected_ + (at - offset_) / kSmallestFrame + 1;
+    if (header.lsn + 1 < expected_ || header.lsn > highest) continue;
+    *found = TRY(TryFrame(at));
+    if (found->good) return at;
+  }
+  return window_.file_bytes();
+}
+
+Result<uint64_t> DirectoryReader::LastWrittenByte(uint64_t from) {
+  uint64_t last = from;
+  for (uint64_t at = from; at < window_.file_bytes();) {
+    const std::string_view bytes = TRY(window_.At(at, kWindowBytes));
+    if (bytes.empty()) break;
+    const size_t nonzero = bytes.find_last_not_of('\0');
+    if (nonzero != std::string_view::npos) last = at + nonzero + 1;
+    at += bytes.size();
+  }
+  return last;
+}
+
+// See the top of the file. False: there is nothing to report here, and the segment is over.
+Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) {
+  running_crc_known_ = false;
+  SegmentInfo& segment = current();
+  frame->segment = &segment;
+  frame->offset = offset_;
+  frame->lsn = expected_;
+  frame->reason = bad.why;
+  const SegmentInfo* successor = Successor();
+  const Lsn below = successor == nullptr ? ~Lsn{0} : successor->first_lsn;
+  if (successor != nullptr && expected_ >= below) {
+    const uint64_t end = TRY(LastWrittenByte(offset_));
+    frame->bytes = end - offset_;
+    frame->verdict = Verdict::kCut;
+    frame->reason = "the unfinished end of an older epoch";
+    LeaveSegment();
+    return frame->bytes > 0;
+  }
+  Candidate next;
+  const uint64_t resume = TRY(FindFrame(offset_, &next));
+  if (successor == nullptr) {
+    // Later statements count as much as earlier ones.
+    uint64_t at = resume;
+    for (Candidate later = next; later.good;) {
+      NoteStatement(later.header, later.payload);
+      at = TRY(FindFrame(at + later.bytes, &later));
+    }
+    if (expected_ > durable_) {
+      const uint64_t end = TRY(LastWrittenByte(offset_));
+      frame->bytes = end - offset_;
+      frame->verdict = Verdict::kTorn;
+      frame->lost_first = expected_;
+      frame->lost_last = expected_ - 1;
+      LeaveSegment();
+      ended_ = index_ == segments_.size();
+      return frame->bytes > 0;
+    }
+  }
+  frame->verdict = Verdict::kCorrupt;
+  frame->lost_first = expected_;
+  if (resume == window_.file_bytes()) {
+    frame->bytes = TRY(LastWrittenByte(offset_)) - offset_;
+    frame->lost_last = successor == nullptr ? durable_ : below - 1;
+    // A missing segment between here and the successor is told as such, not as damage here.
+    if (successor != nullptr && successor->predecessor_number != segment.number &&
+        index_ + 1 < segments_.size()) {
+      frame->lost_last = std::min(frame->lost_last, expected_ - 1);
+    }
+    LeaveSegment();
+  } else {
+    frame->bytes = resume - offset_;
+    frame->lost_last = IsRecord(next.header.type) ? next.header.lsn - 1 : next.header.lsn;
+    frame->lost_last = std::min(frame->lost_last, below - 1);
+    offset_ = resume;
+  }
+  expected_ = std::max(expected_, frame->lost_last + 1);
+  return true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Reader>> Reader::Open(Disk& disk, const std::string& directory,
+                                             Lsn durable_lsn) {
+  auto reader = std::make_unique<DirectoryReader>(disk, directory, durable_lsn);
+  TRY(reader->Start());
+  return std::unique_ptr<Reader>(std::move(reader));
+}
+
+}  // namespace crab::wal
