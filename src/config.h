@@ -18,7 +18,7 @@
 
 namespace crab {
 
-enum class EvictionPolicy : uint8_t {
+enum class MaxmemoryPolicy : uint8_t {
   kVolatileLru,
   kVolatileLfu,
   kVolatileRandom,
@@ -82,108 +82,108 @@ struct SavePoint {
 };
 
 struct Config {
-  // Every option at its default.
+  // Every option at its default, which its row states.
   Config();
 
   // Listening and clients.
   std::vector<std::string> bind;  // a leading '-': no error when it cannot be had; "*" = all
-  int64_t port;                   // 0 = no TCP
-  int64_t tcp_backlog;
-  std::string unixsocket;  // "" = none
-  int64_t unixsocketperm;  // mode bits, 0 = leave as the umask makes them
-  bool protected_mode;
+  int64_t port = 0;               // 0 = no TCP
+  int64_t tcp_backlog = 0;
+  std::string unixsocket;      // "" = none
+  int64_t unixsocketperm = 0;  // mode bits, 0 = leave as the umask makes them
+  bool protected_mode = false;
   std::string requirepass;  // "" = none
-  int64_t maxclients;
-  int64_t timeout_seconds;        // of an idle client, 0 = never
-  int64_t tcp_keepalive_seconds;  // 0 = off
-  int64_t proto_max_bulk_len;
-  int64_t client_query_buffer_limit;
+  int64_t maxclients = 0;
+  int64_t timeout_seconds = 0;        // of an idle client, 0 = never
+  int64_t tcp_keepalive_seconds = 0;  // 0 = off
+  int64_t proto_max_bulk_len = 0;
+  int64_t client_query_buffer_limit = 0;
   std::array<OutputBufferLimit, 3> client_output_buffer_limit;  // by ClientClass
-  int64_t maxmemory_clients;  // bytes; below 0: that many percent of maxmemory; 0 = no limit
-  int64_t tracking_table_max_keys;
-  Permission enable_debug_command;
-  Permission enable_protected_configs;
-  Permission enable_module_command;
-  bool acl_pubsub_default_all;
-  int64_t acllog_max_len;
-  int64_t busy_reply_threshold_ms;
+  int64_t maxmemory_clients = 0;  // bytes; below 0: that many percent of maxmemory; 0 = no limit
+  int64_t tracking_table_max_keys = 0;
+  Permission enable_debug_command = {};
+  Permission enable_protected_configs = {};
+  Permission enable_module_command = {};
+  bool acl_pubsub_default_all = false;
+  int64_t acllog_max_len = 0;
+  int64_t busy_reply_threshold_ms = 0;
 
   // The process.
-  int64_t threads;  // 0 = one per core
-  int64_t shards;   // power of two
-  bool shard_by_hashtag;
-  int64_t databases;
-  bool daemonize;
+  int64_t threads = 0;  // 0 = one per core
+  int64_t shards = 0;   // power of two
+  bool shard_by_hashtag = false;
+  int64_t databases = 0;
+  bool daemonize = false;
   std::string pidfile;
   std::string dir;  // "" = where it was started; main changes into it before anything is opened
-  LogVerbosity loglevel;
-  std::string logfile;          // "" = standard output
-  uint8_t shutdown_on_sigint;   // ShutdownFlag bits
-  uint8_t shutdown_on_sigterm;  // ShutdownFlag bits
-  int64_t shutdown_timeout_seconds;
-  int64_t hz;
-  bool dynamic_hz;
-  int64_t active_expire_effort;
-  bool activerehashing;
+  LogVerbosity loglevel = {};
+  std::string logfile;              // "" = standard output
+  uint8_t shutdown_on_sigint = 0;   // ShutdownFlag bits
+  uint8_t shutdown_on_sigterm = 0;  // ShutdownFlag bits
+  int64_t shutdown_timeout_seconds = 0;
+  int64_t hz = 0;
+  bool dynamic_hz = false;
+  int64_t active_expire_effort = 0;
+  bool activerehashing = false;
 
   // Memory.
-  int64_t maxmemory;  // bytes, 0 = no limit
-  EvictionPolicy maxmemory_policy;
-  int64_t maxmemory_samples;
-  int64_t maxmemory_eviction_tenacity;
-  int64_t lfu_log_factor;
-  int64_t lfu_decay_minutes;
-  bool lazyfree_lazy_eviction;
-  bool lazyfree_lazy_expire;
-  bool lazyfree_lazy_server_del;
-  bool lazyfree_lazy_user_del;
-  bool lazyfree_lazy_user_flush;
+  int64_t maxmemory = 0;  // bytes, 0 = no limit
+  MaxmemoryPolicy maxmemory_policy;
+  int64_t maxmemory_samples = 0;
+  int64_t maxmemory_eviction_tenacity = 0;
+  int64_t lfu_log_factor = 0;
+  int64_t lfu_decay_minutes = 0;
+  bool lazyfree_lazy_eviction = false;
+  bool lazyfree_lazy_expire = false;
+  bool lazyfree_lazy_server_del = false;
+  bool lazyfree_lazy_user_del = false;
+  bool lazyfree_lazy_user_flush = false;
 
   // Encodings.
-  int64_t hash_max_listpack_entries;
-  int64_t hash_max_listpack_value;
-  int64_t list_max_listpack_size;
-  int64_t list_compress_depth;
-  int64_t set_max_intset_entries;
-  int64_t set_max_listpack_entries;
-  int64_t set_max_listpack_value;
-  int64_t zset_max_listpack_entries;
-  int64_t zset_max_listpack_value;
-  int64_t hll_sparse_max_bytes;
-  int64_t stream_node_max_bytes;
-  int64_t stream_node_max_entries;
+  int64_t hash_max_listpack_entries = 0;
+  int64_t hash_max_listpack_value = 0;
+  int64_t list_max_listpack_size = 0;
+  int64_t list_compress_depth = 0;
+  int64_t set_max_intset_entries = 0;
+  int64_t set_max_listpack_entries = 0;
+  int64_t set_max_listpack_value = 0;
+  int64_t zset_max_listpack_entries = 0;
+  int64_t zset_max_listpack_value = 0;
+  int64_t hll_sparse_max_bytes = 0;
+  int64_t stream_node_max_bytes = 0;
+  int64_t stream_node_max_entries = 0;
 
   // Looking inside.
-  int64_t slowlog_log_slower_than_us;  // below 0 = off
-  int64_t slowlog_max_len;
-  int64_t latency_monitor_threshold_ms;  // 0 = off
-  bool latency_tracking;
+  int64_t slowlog_log_slower_than_us = 0;  // below 0 = off
+  int64_t slowlog_max_len = 0;
+  int64_t latency_monitor_threshold_ms = 0;  // 0 = off
+  bool latency_tracking = false;
   std::vector<double> latency_tracking_info_percentiles;
-  uint32_t notify_keyspace_events;  // NotifyFlag bits
+  uint32_t notify_keyspace_events = 0;  // NotifyFlag bits
 
   // Snapshots.
   std::string dbfilename;
   std::vector<SavePoint> save;
-  bool rdbcompression;
-  bool rdbchecksum;
-  bool stop_writes_on_bgsave_error;
+  bool rdbcompression = false;
+  bool rdbchecksum = false;
+  bool stop_writes_on_bgsave_error = false;
 
   // The write-ahead log.
-  bool enable_wal;
+  bool enable_wal = false;
   std::string wal_dir;
-  int64_t wal_max_segment_size;
-  int64_t wal_buffer_size;
-  int64_t wal_flush_interval_ms;
-  WalSyncPolicy wal_sync_policy;
-  int64_t wal_ring_size;
+  int64_t wal_max_segment_size = 0;
+  int64_t wal_buffer_size = 0;
+  int64_t wal_flush_interval_ms = 0;
+  WalSyncPolicy wal_sync_policy = {};
+  int64_t wal_ring_size = 0;
   std::string wal_ring_dir;
-  WalRecovery wal_recovery;
-  WalOnError wal_on_error;
-  WalCompression wal_compression;
+  WalRecovery wal_recovery = {};
+  WalOnError wal_on_error = {};
+  WalCompression wal_compression = {};
   std::string wal_encryption_key_file;
-  int64_t wal_max_recovery_ms;
-  int64_t wal_keep_segments;
-  int64_t wal_keep_ms;
+  int64_t wal_max_recovery_ms = 0;
+  int64_t wal_keep_segments = 0;
+  int64_t wal_keep_ms = 0;
 
   // The file this came from, absolute; "" = none. What CONFIG REWRITE writes and INFO shows.
   std::string file;
@@ -194,9 +194,9 @@ struct Config {
 
   bool operator==(const Config&) const = default;
 
-  // CONFIG GET: name and value of every option that one of the patterns names, each once.
-  // The names live for ever.
-  std::vector<std::pair<std::string_view, std::string>> Get(
+  // CONFIG GET: name and value of every option that one of the patterns names, each once. A name
+  // asked for literally comes back in the asker's spelling, as in Redis.
+  std::vector<std::pair<std::string, std::string>> Get(
       std::span<const std::string_view> patterns) const;
 
   // CONFIG SET: all pairs or, with Redis' error text, none. `local_client`: the asking connection
