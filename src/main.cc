@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "src/config.h"
+#include "src/server/recovery.h"
 #include "src/server/server.h"
 #include "utils/log.h"
 

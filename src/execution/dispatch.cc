@@ -3,10 +3,10 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
 
 #include "src/commands/key_specs.h"
-#include "src/keyspace/eviction.h"
 
 namespace crab {
 
@@ -33,6 +33,40 @@ size_t PayloadEstimate(Args args) {
 
 }  // namespace
 
+void CommandStats::Count(uint64_t spent_cycles) {
+  ++calls;
+  cycles += spent_cycles;
+  if (__builtin_expect(histogram == nullptr, 0)) {
+    histogram = std::make_unique<std::array<uint32_t, kBuckets>>();
+  }
+  const uint64_t value = spent_cycles | 4;  // at least three bits, so that two follow the first
+  const int top = 63 - __builtin_clzll(value);
+  ++(*histogram)[top * 4 + ((value >> (top - 2)) & 3)];
+}
+
+void CommandStats::Add(const CommandStats& other) {
+  calls += other.calls;
+  cycles += other.cycles;
+  rejected += other.rejected;
+  failed += other.failed;
+  if (other.histogram == nullptr) return;
+  if (histogram == nullptr) histogram = std::make_unique<std::array<uint32_t, kBuckets>>();
+  for (size_t i = 0; i < kBuckets; ++i) (*histogram)[i] += (*other.histogram)[i];
+}
+
+double CommandStats::PercentileCycles(double percentile) const {
+  if (histogram == nullptr) return 0;
+  const double wanted = static_cast<double>(calls) * percentile / 100;
+  double seen = 0;
+  for (size_t i = 0; i < kBuckets; ++i) {
+    seen += (*histogram)[i];
+    if ((*histogram)[i] != 0 && seen >= wanted) {
+      return std::ldexp(1.0 + static_cast<double>(i % 4 + 1) / 4, static_cast<int>(i / 4));
+    }
+  }
+  return 0;
+}
+
 Dispatcher::Dispatcher(Execution& execution, int loop)
     : execution_(execution),
       loop_(loop),
@@ -49,7 +83,7 @@ void Dispatcher::RefreshClock() {
 }
 
 void Dispatcher::ResetStats() {
-  stats_.commands.assign(stats_.commands.size(), {});
+  for (CommandStats& stats : stats_.commands) stats = {};
   stats_.errors.clear();
   stats_.processed = 0;
   stats_.error_replies = 0;
@@ -130,8 +164,7 @@ void Dispatcher::Finish(Client& client, const Command& command, Buffer& out, siz
   const uint64_t cycles = __rdtsc();
   const uint64_t spent = cycles - last_cycles_;
   last_cycles_ = cycles;
-  ++stats.calls;
-  stats.cycles += spent;
+  stats.Count(spent);
   ++stats_.processed;
   if (__builtin_expect(spent > kClockCyclesMax, 0)) RefreshClock();
   if (__builtin_expect(client.reply_mode != ReplyMode::kOn, 0)) {
@@ -249,23 +282,30 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
   Keyspace& keyspace = execution_.keyspace;
   const bool locking = execution_.world.loops() > 1;
   const uint32_t loops = execution_.world.loops();
+  const auto advance = [&] {
+    expire_next_shard_ += loops;
+    if (expire_next_shard_ >= keyspace.shard_count()) expire_next_shard_ = loop_;
+  };
   view_.Begin(0, now_ms_, /*no_touch=*/true);
   for (uint32_t seen = loop_; seen < keyspace.shard_count(); seen += loops) {
     const uint32_t index = expire_next_shard_;
     Shard& shard = keyspace.shard(index);
+    if (shard.next_deadline_ms() > now_ms_) {
+      advance();
+      continue;
+    }
     wal::Log* const log = execution_.log;
     if (log != nullptr && (log->state() == wal::State::kRefusing ||
                            !log->SecureRoom(kExpireKeysPerHold * kPayloadOverheadBytes))) {
       return;  // a deletion that cannot be logged waits; reads answer as absent meanwhile
     }
     if (locking) LockShard(shard);
-    const size_t removed = shard.HasDue(now_ms_) ? view_.ExpireSome(index, kExpireKeysPerHold) : 0;
+    const size_t removed = view_.ExpireSome(index, kExpireKeysPerHold);
     if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
     if (locking) UnlockShard(shard);
     if (log != nullptr) log->ReleaseRoom(kExpireKeysPerHold * kPayloadOverheadBytes);
     if (removed < kExpireKeysPerHold) {  // else the same shard again: more may be due
-      expire_next_shard_ += loops;
-      if (expire_next_shard_ >= keyspace.shard_count()) expire_next_shard_ = loop_;
+      advance();
     } else {
       seen -= loops;
     }
@@ -279,28 +319,7 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
 }
 
 bool Dispatcher::EvictUntilFits() {
-  // Bounds the work before one command: when memory is far above the limit (it was lowered), each
-  // command pays a part of the way down.
-  constexpr int kKeysPerCommandMax = 64;
-  Keyspace& keyspace = execution_.keyspace;
-  const bool locking = execution_.world.loops() > 1;
-  for (int evicted = 0; keyspace.UsedBytes() > execution_.maxmemory; ++evicted) {
-    if (keyspace.options().policy == EvictionPolicy::kNoEviction) return false;
-    if (evicted == kKeysPerCommandMax) return true;
-    bool found = false;
-    const uint32_t first = static_cast<uint32_t>(__rdtsc()) & (keyspace.shard_count() - 1);
-    for (uint32_t i = 0; i < keyspace.shard_count() && !found; ++i) {
-      const uint32_t index = (first + i) & (keyspace.shard_count() - 1);
-      Shard& shard = keyspace.shard(index);
-      if (locking) LockShard(shard);
-      view_.Begin(0, now_ms_, /*no_touch=*/true);
-      found = view_.EvictOne(index, execution_.maxmemory_samples);
-      if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
-      if (locking) UnlockShard(shard);
-    }
-    if (!found) return false;
-  }
-  return true;
+  return execution_.keyspace.MemoryBytes() <= execution_.maxmemory;
 }
 
 Status Dispatcher::UnknownCommand(Args args, const Command* container) const {

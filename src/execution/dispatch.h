@@ -4,7 +4,9 @@
 // A Dispatcher is loop-bound; what it shares (Execution) is world-guarded.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -38,6 +40,15 @@ struct Execution {
 // Counters of one loop. Written by it while IN, read by an exclusive command.
 struct CommandStats {
   uint64_t calls = 0, cycles = 0, rejected = 0, failed = 0;
+  // How long calls took, in buckets of a quarter of a power of two of cycles: percentiles are good
+  // to 25 %. Made with the first call.
+  static constexpr size_t kBuckets = 64 * 4;
+  std::unique_ptr<std::array<uint32_t, kBuckets>> histogram;
+
+  void Count(uint64_t spent_cycles);
+  void Add(const CommandStats& other);
+  // The upper end of the bucket that this percentile of the calls falls into.
+  double PercentileCycles(double percentile) const;
 };
 struct DispatchStats {
   std::vector<CommandStats> commands;  // by Registry::IndexOf

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -19,6 +20,7 @@
 
 #include "src/server/memory.h"
 #include "src/server/recovery.h"
+#include "utils/clock.h"
 #include "utils/log.h"
 #include "utils/random.h"
 #include "utils/thread.h"
@@ -69,7 +71,9 @@ constexpr std::string_view kProtectedModeError =
 }  // namespace
 
 Server::Server(Config config)
-    : config_(std::move(config)), run_id_(RandomHex(40)), start_ms_(WallClockMs()) {}
+    : config_(std::move(config)), run_id_(RandomHex(40)), start_ms_(WallClockMs()), start_cycles_(__rdtsc()), start_monotonic_us_(RealClock().MonotonicUs()) {
+  replication_id_ = RandomHex(40);
+}
 
 Server::~Server() {
   loops_.clear();
@@ -88,6 +92,7 @@ Result<std::unique_ptr<Server>> Server::Start(Config config) {
   TRY(server->OpenLog());
   for (int i = 0; i < threads; ++i) server->loops_.push_back(std::make_unique<Loop>(*server, i));
   server->PutInForce();
+  server->startup_memory_bytes_ = AllocatedBytes();
   TRY(server->Listen());
   return server;
 }
@@ -399,6 +404,14 @@ void Server::EverySecond() {
   last_totals_ = totals;
   peak_memory_bytes_ = std::max(peak_memory_bytes_, AllocatedBytes());
 }
+
+double Server::MicrosecondsPerCycle() const {
+  const uint64_t cycles = __rdtsc() - start_cycles_;
+  const auto us = static_cast<double>(RealClock().MonotonicUs() - start_monotonic_us_);
+  return us / static_cast<double>(cycles);
+}
+
+void Server::ChangeReplicationId() { replication_id_ = RandomHex(40); }
 
 void Server::ResetStats() {
   for (const auto& loop : loops_) {

@@ -48,6 +48,7 @@ class Server {
   const wal::RecoveryReport& recovery() const { return recovery_; }
   const std::vector<std::unique_ptr<Loop>>& loops() const { return loops_; }
   const std::string& run_id() const { return run_id_; }
+  const std::string& replication_id() const { return replication_id_; }
   int64_t start_ms() const { return start_ms_; }
   int port() const { return port_; }  // bound; with `port 0` in tests the kernel's choice
   uint64_t rejected_connections() const { return rejected_connections_; }
@@ -81,6 +82,10 @@ class Server {
     double operations = 0, bytes_in = 0, bytes_out = 0;
   };
   Rates rates() const { return rates_; }
+  // Of the time stamp counter that dispatch measures with.
+  double MicrosecondsPerCycle() const;
+  uint64_t startup_memory_bytes() const { return startup_memory_bytes_; }
+  void ChangeReplicationId();
   uint64_t peak_memory_bytes() const { return peak_memory_bytes_; }
   void ResetStats();  // CONFIG RESETSTAT
 
@@ -116,6 +121,7 @@ class Server {
   std::vector<std::unique_ptr<Listener>> listeners_;
   uv_signal_t signals_[2];
   std::string run_id_;
+  std::string replication_id_;
   int64_t start_ms_ = 0;
   int64_t last_save_ms_ = 0;
   int port_ = 0;
@@ -124,6 +130,9 @@ class Server {
   bool stopping_ = false;              // loop 0
   Rates rates_;
   uint64_t peak_memory_bytes_ = 0;
+  uint64_t startup_memory_bytes_ = 0;
+  uint64_t start_cycles_ = 0;
+  int64_t start_monotonic_us_ = 0;
   struct Totals {
     uint64_t operations = 0, bytes_in = 0, bytes_out = 0;
     int64_t at_ms = 0;
