@@ -63,6 +63,8 @@ struct Content {
     return static_cast<uint8_t>(static_cast<uint8_t>(encoding) << 4 | static_cast<uint8_t>(type));
   }
 
+  bool is_large() const { return has_word && encoding != Encoding::kInt; }
+
   Type type;
   Encoding encoding;
   bool has_word;
@@ -147,10 +149,10 @@ class Entry {
   }
 
   // Whether `content` with or without a deadline can be written over this one where it stands: the
-  // same parts, and an allocation of the same size. Never when it holds a large value.
+  // same parts, and an allocation of the same size. Never from or to a large value.
   bool Suits(const Content& content, bool with_deadline) const {
-    if (is_large() || has_deadline() != with_deadline || has_word() != content.has_word)
-      return false;
+    if (is_large() || content.is_large()) return false;
+    if (has_deadline() != with_deadline || has_word() != content.has_word) return false;
     const size_t fixed = KeyOffset() + KeySize();
     return AllocatedBytes(fixed + InlineSize()) == AllocatedBytes(fixed + content.bytes.size());
   }
