@@ -47,9 +47,11 @@ void LogImpl::RunWriter() {
     const int64_t now_us = clock_.MonotonicUs();
     const bool stopping = stopping_.load(std::memory_order_seq_cst);
     bool worked = false;
-    if (state() == State::kRunning) {
+    if (stopping) {
+      // FinishLog() does it all, also where the last round left no segment to write to.
+    } else if (state() == State::kRunning) {
       worked = Round(now_us);
-    } else if (!stopping && now_us >= retry_at_us_) {
+    } else if (now_us >= retry_at_us_) {
       RetryTrouble(now_us);
     }
     if (std::exchange(notify_, false)) Notify();
@@ -327,6 +329,8 @@ bool LogImpl::SegmentIsFull(uint64_t frame_bytes) const {
 }
 
 Status LogImpl::Rotate() {
+  // Synced before as well as after: a SEAL that is there says that all before it is.
+  TRY(segment_->Sync());
   stage_.clear();
   segment_->AddEnd(stage_, FrameType::kSeal, next_lsn_ - 1, clock_.WallMs());
   TRY(segment_->Write(stage_));
@@ -441,7 +445,10 @@ void LogImpl::EnterTrouble(const Status& error) {
   }
   retry_at_us_ = clock_.MonotonicUs() + int64_t{options_.retry_ms} * 1000;
   notify_ = true;
-  if (stopping_.load(std::memory_order_seq_cst)) return;  // FinishLog() tells
+  if (stopping_.load(std::memory_order_seq_cst)) {
+    SetState(State::kRefusing);  // FinishLog() tries once more, and tells
+    return;
+  }
   OnError action = on_error_.load(std::memory_order_relaxed);
   const bool sync = policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
   if (action == OnError::kAuto) action = sync ? OnError::kRefuse : OnError::kDegrade;
@@ -522,6 +529,7 @@ Status LogImpl::FinishLog() {
     }
     finished = [&]() -> Status {
       TRY(Drain(last));
+      TRY(SyncSegment());  // a STOP that is there says that all before it is
       stage_.clear();
       segment_->AddEnd(stage_, FrameType::kStop, next_lsn_ - 1, clock_.WallMs());
       TRY(segment_->Write(stage_));

@@ -194,9 +194,11 @@ void DirectoryReader::RelateSegments() {
   }
 }
 
+// The next segment that says where this one's records end: a good one, not wholly cut off itself.
 const SegmentInfo* DirectoryReader::Successor() const {
   for (size_t i = index_ + 1; i < segments_.size(); ++i) {
-    if (segments_[i].problem.empty()) return &segments_[i];
+    const SegmentInfo& later = segments_[i];
+    if (later.problem.empty() && later.first_lsn < later.end_lsn) return &later;
   }
   return nullptr;
 }
@@ -259,6 +261,8 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
     frame->reason = segment.name + " cannot be read: " + segment.problem;
     frame->lost_first = expected_;
     frame->lost_last = expected_ - 1;
+    const SegmentInfo* successor = Successor();
+    if (successor != nullptr && successor->first_lsn <= expected_) frame->verdict = Verdict::kCut;
     ++index_;
     return true;
   }
@@ -267,7 +271,7 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
     durable_ = std::min(durable_, segment.first_lsn - 1);
     epoch_ = segment.epoch;
   }
-  durable_ = std::max(durable_, segment.durable_lsn);
+  durable_ = std::max(durable_, std::min(segment.durable_lsn, segment.end_lsn - 1));
   if (segment.epoch == segments_.back().epoch || Successor() == nullptr) {
     durable_ = std::max(durable_, durable_elsewhere_);
   }
@@ -275,7 +279,7 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
   offset_ = kSegmentHeaderBytes;
   running_crc_ = 0;
   running_crc_known_ = true;
-  if (segment.first_lsn <= expected_) return false;
+  if (segment.first_lsn <= expected_ || segment.first_lsn >= segment.end_lsn) return false;
   auto first = TryFrame(offset_);
   if (first.ok() && first->good && first->header.type == static_cast<uint8_t>(FrameType::kGap)) {
     expected_ = segment.first_lsn;  // announced: TakeGood reports it
@@ -340,11 +344,17 @@ Result<DirectoryReader::Candidate> DirectoryReader::TryFrame(uint64_t offset) {
 }
 
 void DirectoryReader::NoteStatement(const FrameHeader& header, std::string_view payload) {
-  if (header.type != static_cast<uint8_t>(FrameType::kBatch)) return;
-  if (payload.size() < sizeof(BatchPayload)) return;
-  BatchPayload batch;
-  std::memcpy(&batch, payload.data(), sizeof(batch));
-  durable_ = std::max(durable_, std::min<Lsn>(batch.durable_lsn, current().end_lsn - 1));
+  Lsn stated = 0;
+  if (header.type == static_cast<uint8_t>(FrameType::kBatch) &&
+      payload.size() >= sizeof(BatchPayload)) {
+    BatchPayload batch;
+    std::memcpy(&batch, payload.data(), sizeof(batch));
+    stated = batch.durable_lsn;
+  } else if (header.type == static_cast<uint8_t>(FrameType::kSeal) ||
+             header.type == static_cast<uint8_t>(FrameType::kStop)) {
+    stated = header.lsn;  // written only when all before it was synced
+  }
+  durable_ = std::max(durable_, std::min(stated, current().end_lsn - 1));
 }
 
 void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
