@@ -398,9 +398,10 @@ size_t KeyspaceView::ExpireSome(uint32_t shard_index, size_t limit) {
     if (last_.table == nullptr) continue;
     last_.shard = shard_index;
     while (removed < limit) {
-      last_.place = last_.table->NextExpired(now_ms_, seed(), &work, &last_.hash);
+      last_.place = last_.table->EarliestDeadline(now_ms_, seed(), &work, &last_.hash);
       if (!last_.place) break;
       last_.entry = last_.place.entry();
+      if (!HasPassed(last_.entry->deadline_ms())) break;  // beyond what a record can tell
       RemoveExpired();
       ++removed;
     }

@@ -329,34 +329,34 @@ void Table::TrimRecords(uint64_t seed) {
   deadlines_.Order();
 }
 
-Table::Place Table::NextExpired(int64_t now_ms, uint64_t seed, size_t* work, uint64_t* hash) {
-  while (*work > 0 && deadlines_.next_ms() <= now_ms) {
+Table::Place Table::EarliestDeadline(int64_t until_ms, uint64_t seed, size_t* work,
+                                     uint64_t* hash) {
+  for (; *work > 0 && deadlines_.next_ms() <= until_ms; --*work) {
     const uint64_t record = deadlines_.top();
-    --*work;
-    Place expired;
-    int64_t later_ms = -1;
+    Place earliest;
+    int64_t earliest_ms = 0;
     // The record's hash bits name one bucket, but in a table of more than 2^24 they name several.
     uint64_t suffix = DeadlineQueue::HashBits(record);
     do {
-      ForEachOfChain(BucketOf(suffix), [&](Place place) {
+      ForEachOfChain(size_ > 0 ? BucketOf(suffix) : nullptr, [&](Place place) {
         if (!place.has_deadline()) return true;
         const uint64_t key_hash = HashKey(place.entry()->key(), seed);
         if ((key_hash & DeadlineQueue::kHashMask) != DeadlineQueue::HashBits(record)) return true;
         const int64_t deadline_ms = place.entry()->deadline_ms();
-        if (deadline_ms < now_ms) {
-          expired = place;
+        if (!earliest || deadline_ms < earliest_ms) {
+          earliest = place;
+          earliest_ms = deadline_ms;
           *hash = key_hash;
-          return false;
         }
-        later_ms = later_ms < 0 ? deadline_ms : std::min(later_ms, deadline_ms);
         return true;
       });
       suffix += uint64_t{1} << DeadlineQueue::kHashBits;
-    } while (!expired && suffix <= 2 * uint64_t{low_mask_} + 1);
-    // The record of an expired key stays until the key is gone: another may share its hash bits.
-    if (expired) return expired;
+    } while (suffix <= 2 * uint64_t{low_mask_} + 1);
+    // The record stays as long as its key has this deadline.
+    const uint64_t exact = earliest ? DeadlineQueue::Record(earliest_ms, record) : 0;
+    if (exact == record) return earliest;
     deadlines_.Pop();
-    if (later_ms >= 0) deadlines_.Push(DeadlineQueue::Record(later_ms, record));
+    if (earliest) deadlines_.Push(exact);
   }
   return {};
 }

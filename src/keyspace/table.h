@@ -110,9 +110,10 @@ class Table {
     if (deadline_ms < old_deadline_ms) AddRecord(hash, deadline_ms, seed);
   }
 
-  // The next key whose deadline has passed; nowhere when there is none, or when `*work` records
-  // were looked at, which counts down to 0. `*hash` is set to that of the key.
-  Place NextExpired(int64_t now_ms, uint64_t seed, size_t* work, uint64_t* hash);
+  // The key with the earliest deadline, if that is due at `until_ms`, with its hash. Drops and
+  // corrects the records that turn out to be out of date on the way, at most `*work` of them, which
+  // counts down to 0; nowhere when there is none, or none was found by then.
+  Place EarliestDeadline(int64_t until_ms, uint64_t seed, size_t* work, uint64_t* hash);
   // The key that record i of deadlines() means; nowhere when it is out of date.
   Place PlaceOfRecord(size_t i, uint64_t seed) const;
 
