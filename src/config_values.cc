@@ -216,9 +216,12 @@ Status SetValue(const Row& row, std::span<const std::string> words, Config& conf
   if (!row.has(kUnsupported)) return SetSupported(row, words, config);
   Config changed = config;
   TRY(SetSupported(row, words, changed));
-  if (ValueText(row, changed) == row.default_text) return Status::Ok();
-  return Status::Error("this version does not support it; leave it at '" +
-                       std::string(row.default_text) + "'");
+  if (ValueText(row, changed) != row.default_text) {
+    return Status::Error("this version does not support it; leave it at '" +
+                         std::string(row.default_text) + "'");
+  }
+  config = std::move(changed);
+  return Status::Ok();
 }
 
 std::string ValueText(const Row& row, const Config& config) {
