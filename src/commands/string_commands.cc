@@ -392,7 +392,8 @@ Status Decrby(Call& call) {
 }
 
 // INCRBYFLOAT key increment
-// Logged as the sum, so that replay prints the same digits wherever it computes.
+// The sum stays text even where it is an integer, as in Redis. It is what is logged, so that replay
+// prints the same digits wherever it computes.
 Status Incrbyfloat(Call& call) {
   const std::string_view key = call.args[1];
   Entry* entry = TRY(FindStringForWrite(call, key));
@@ -406,7 +407,8 @@ Status Incrbyfloat(Call& call) {
     return Status::Error("ERR increment would produce NaN or Infinity");
   }
   const std::string text = FormatHumanLongDouble(value);
-  Store(call, key, text, kKeepDeadline);
+  call.keyspace.SetString(key, text, kKeepDeadline, /*as_integer=*/false);
+  call.effects.Set(call.keyspace.ShardOf(key), call.keyspace.db(), key, text, kKeepDeadline);
   call.reply.Bulk(text);
   return Status::Ok();
 }

@@ -1,11 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <iterator>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "src/commands/errors.h"
 #include "tests/commands/call_fixture.h"
+#include "tests/support/seed.h"
 
 namespace crab {
 namespace {
@@ -437,6 +440,16 @@ TEST_F(StringCommandsTest, IncrbyfloatAddsDecimals) {
   });
 }
 
+TEST_F(StringCommandsTest, IncrbyfloatMakesTextEvenOfAnInteger) {
+  Expect({
+      {"SET k 5", "+OK", "SET k 5"},
+      {"INCRBYFLOAT k 1", "$1 6", "SET k 6 KEEPTTL"},
+      {"OBJECT ENCODING k", "$6 embstr"},
+      {"INCR k", ":7", "INCRBY k 1"},
+      {"OBJECT ENCODING k", "$3 int"},
+  });
+}
+
 TEST_F(StringCommandsTest, LcsFindsTheLongestCommonSequence) {
   Expect({
       {"SET a ohmytext", "+OK", "SET a ohmytext"},
@@ -647,6 +660,41 @@ const ReplaySample kSamples[] = {
 
 TEST(StringReplayTest, ReplayOfEveryWriteEqualsLife) {
   ExpectReplayEqualsLife(StringCommands(), kSamples);
+}
+
+// Chance finds the orders of commands that nobody thinks of; time passes between them.
+TEST(StringReplayTest, ReplayOfRandomCommandsEqualsLife) {
+  const char* const commands[] = {
+      "SET K V",      "SET K V NX",       "SET K V XX GET",    "SET K V KEEPTTL", "SET K V PX 20",
+      "SET K V EX 1", "SET K V PXAT 1",   "SETNX K V",         "SETEX K 1 V",     "PSETEX K 15 V",
+      "GETSET K V",   "GETDEL K",         "GETEX K PX 30",     "GETEX K PERSIST", "GETEX K EXAT 1",
+      "MSET K V K V", "MSETNX K V K V",   "APPEND K V",        "SETRANGE K 3 V",  "INCR K",
+      "DECRBY K 7",   "INCRBYFLOAT K .1", "INCRBYFLOAT K 1e2", "GET K",           "LCS K K",
+      "DEL K",        "SETRANGE K 70 V",
+  };
+  const char* const values[] = {"1",
+                                "-5",
+                                "",
+                                "abc",
+                                "9223372036854775807",
+                                "0.5",
+                                "a value above the forty-four bytes that are embstr"};
+  std::mt19937_64 random(test::TestSeed());
+  CommandRunner life;
+  for (int step = 0; step < 20'000; ++step) {
+    std::vector<std::string> words = SplitLine(commands[random() % std::size(commands)]);
+    for (size_t i = 1; i < words.size(); ++i) {
+      if (words[i] == "K") words[i] = std::string(1, static_cast<char>('a' + random() % 6));
+      if (words[i] == "V") words[i] = values[random() % std::size(values)];
+    }
+    life.RunWords(words);
+    if (random() % 4 == 0) life.now_ms += random() % 20;
+  }
+  CommandRunner replay;
+  replay.Replay(life);
+  // What has expired but was not met since is still in life's keyspace and in replay's.
+  EXPECT_EQ(replay.Contents(), life.Contents());
+  EXPECT_GT(life.payloads().size(), 1000u);
 }
 
 }  // namespace
