@@ -65,12 +65,8 @@ uint8_t Entry::LfuCounter(int64_t now_ms, int decay_minutes) const {
 
 Entry* Entry::Create(std::string_view key, const Content& content, int64_t deadline_ms) {
   CHECK_LE(content.bytes.size(), kInlineBytesMax);
-  uint8_t flags = 0;
-  if (deadline_ms >= 0) flags |= kHasDeadline;
-  if (content.has_word) flags |= kHasWord;
-  if (key.size() > 0xff) flags |= kLongKey;
-  const size_t key_offset =
-      kHeaderBytes + (flags & kHasDeadline) * 8 + (flags & kHasWord) * 4 + (flags & kLongKey);
+  const uint8_t flags = MakeFlags(deadline_ms >= 0, content.has_word, key.size() > 0xff);
+  const size_t key_offset = kHeaderBytes + (flags & (kLongKey | kExtraBytes));
   auto* entry =
       static_cast<Entry*>(Allocate(AllocatedBytes(key_offset + key.size() + content.bytes.size())));
   entry->type_encoding_ = content.TypeAndEncoding();

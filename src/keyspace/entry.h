@@ -153,6 +153,7 @@ class Entry {
   bool Suits(const Content& content, bool with_deadline) const {
     if (is_large() || content.is_large()) return false;
     if (has_deadline() != with_deadline || has_word() != content.has_word) return false;
+    if (content.bytes.size() == InlineSize()) return true;
     const size_t fixed = KeyOffset() + KeySize();
     return AllocatedBytes(fixed + InlineSize()) == AllocatedBytes(fixed + content.bytes.size());
   }
@@ -169,8 +170,12 @@ class Entry {
 
  private:
   static constexpr size_t kHeaderBytes = 8;
-  // The first three are placed so that shifting them gives the bytes that they add.
-  enum Flags : uint8_t { kHasDeadline = 1, kHasWord = 2, kLongKey = 4 };
+  // kLongKey and kExtraBytes are, as they stand, the bytes between header and key.
+  enum Flags : uint8_t { kHasDeadline = 1, kHasWord = 2, kLongKey = 4, kExtraBytes = 8 | 16 };
+  static uint8_t MakeFlags(bool has_deadline, bool has_word, bool long_key) {
+    return static_cast<uint8_t>((has_deadline ? kHasDeadline : 0) | (has_word ? kHasWord : 0) |
+                                (long_key ? kLongKey : 0) | (has_deadline + has_word) * 8);
+  }
   static constexpr uint32_t kAccessMask = 0xffffff;
   static constexpr int kEpochShift = 24;
   static constexpr uint32_t kVisited = 1u << 26;
@@ -190,10 +195,7 @@ class Entry {
     DCHECK(has_word());
     return Load(WordOffset());
   }
-  size_t KeyOffset() const {
-    return kHeaderBytes + (flags_ & kHasDeadline) * 8 + (flags_ & kHasWord) * 4 +
-           (flags_ & kLongKey);
-  }
+  size_t KeyOffset() const { return kHeaderBytes + (flags_ & (kLongKey | kExtraBytes)); }
   size_t KeySize() const {
     if (__builtin_expect(!(flags_ & kLongKey), 1)) return key_size_;
     uint32_t size;
@@ -215,20 +217,18 @@ static_assert(sizeof(Entry) == 8);
 namespace internal {
 // memcmp for keys: most are short, and a call would cost more than the comparison.
 inline bool SameBytes(const char* a, const char* b, size_t size) {
-  const auto differ = [&](auto word, size_t offset) {
+  const auto difference = [&](auto word, size_t offset) {
     auto other = word;
     std::memcpy(&word, a + offset, sizeof word);
     std::memcpy(&other, b + offset, sizeof other);
-    return word != other;
+    return word ^ other;
   };
-  if (size > 64) return std::memcmp(a, b, size) == 0;
+  // Two words that may overlap, from either end.
   if (size >= 8) {
-    for (size_t offset = 0; offset + 8 < size; offset += 8) {
-      if (differ(uint64_t{}, offset)) return false;
-    }
-    return !differ(uint64_t{}, size - 8);
+    if (size <= 16) return (difference(uint64_t{}, 0) | difference(uint64_t{}, size - 8)) == 0;
+    return std::memcmp(a, b, size) == 0;
   }
-  if (size >= 4) return !differ(uint32_t{}, 0) && !differ(uint32_t{}, size - 4);
+  if (size >= 4) return (difference(uint32_t{}, 0) | difference(uint32_t{}, size - 4)) == 0;
   for (size_t i = 0; i < size; ++i) {
     if (a[i] != b[i]) return false;
   }

@@ -171,7 +171,8 @@ int64_t Keyspace::AverageTtlMs(uint32_t db, int64_t now_ms) const {
 
 // --- KeyspaceView: finding ---
 
-Entry* KeyspaceView::Lookup(std::string_view key) {
+// The way of every command: inlined into each of its callers here.
+[[gnu::always_inline]] inline Entry* KeyspaceView::Lookup(std::string_view key) {
   last_.hash = HashFor(key);
   last_.shard = keyspace_.ShardOf(key, last_.hash);
   last_.table = keyspace_.shard(last_.shard).FindTable(db_);
@@ -214,12 +215,12 @@ void KeyspaceView::Locate(const Entry* entry) {
   last_.entry = last_.place.entry();
 }
 
-void KeyspaceView::Touch(Entry* entry) {
-  if (no_touch_) return;
+void KeyspaceView::TouchMore(Entry* entry) {
+  if (touches_ == Touches::kNothing) return;
   const KeyspaceOptions& options = keyspace_.options();
-  if (__builtin_expect(!IsLfu(options.policy), 1)) {
+  if (IsSieve(options.policy)) {
     entry->set_access(access_clock_);
-    if (__builtin_expect(IsSieve(options.policy), 0)) entry->set_visited(true);
+    entry->set_visited(true);
     return;
   }
   // Redis' logarithmic counter: the more it has counted, the rarer it counts.
@@ -243,7 +244,8 @@ void KeyspaceView::InitAccess(Entry* entry) {
 
 // --- KeyspaceView: changing ---
 
-Entry* KeyspaceView::Store(const Content& content, int64_t deadline_ms) {
+[[gnu::always_inline]] inline Entry* KeyspaceView::Store(const Content& content,
+                                                         int64_t deadline_ms) {
   Entry* entry = last_.entry;
   const int64_t old_deadline_ms = entry->deadline_ms();
   if (__builtin_expect(entry->Suits(content, deadline_ms >= 0), 1)) {
@@ -254,6 +256,12 @@ Entry* KeyspaceView::Store(const Content& content, int64_t deadline_ms) {
     }
     return entry;
   }
+  return Move(content, deadline_ms);
+}
+
+[[gnu::noinline]] Entry* KeyspaceView::Move(const Content& content, int64_t deadline_ms) {
+  Entry* entry = last_.entry;
+  const int64_t old_deadline_ms = entry->deadline_ms();
   const size_t old_bytes = entry->MemoryBytes();
   last_.entry = Entry::Rebuild(entry, content, deadline_ms);
   last_.table->Replace(last_.hash, last_.place, last_.entry, old_bytes, old_deadline_ms, seed());
@@ -263,7 +271,8 @@ Entry* KeyspaceView::Store(const Content& content, int64_t deadline_ms) {
   return last_.entry;
 }
 
-Entry* KeyspaceView::Insert(std::string_view key, const Content& content, int64_t deadline_ms) {
+[[gnu::noinline]] Entry* KeyspaceView::Insert(std::string_view key, const Content& content,
+                                              int64_t deadline_ms) {
   Shard& shard = keyspace_.shard(last_.shard);
   if (last_.table == nullptr) last_.table = &shard.TableOf(db_);
   Entry* entry = Entry::Create(key, content, deadline_ms);
@@ -279,7 +288,7 @@ void KeyspaceView::RemoveLast() {
   last_.entry = nullptr;
 }
 
-void KeyspaceView::RemoveExpired() {
+[[gnu::noinline]] void KeyspaceView::RemoveExpired() {
   effects_.Del(static_cast<uint16_t>(last_.shard), db_, last_.entry->key());
   ++stats_.expired;
   RemoveLast();
@@ -407,7 +416,7 @@ size_t KeyspaceView::ExpireSome(uint32_t shard_index, size_t limit) {
     }
   }
   db_ = own_db;
-  last_ = {};
+  last_.entry = nullptr;
   shard.RefreshNextDeadline();
   return removed;
 }

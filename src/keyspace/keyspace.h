@@ -142,10 +142,10 @@ class KeyspaceView {
   void Begin(uint32_t db, int64_t now_ms, bool no_touch) {
     db_ = db;
     now_ms_ = now_ms;
-    no_touch_ = no_touch;
+    touches_ = no_touch ? Touches::kNothing : touches_with_policy();
     access_clock_ = Entry::LruAccess(now_ms > 0 ? now_ms : keyspace_.start_ms());
     request_key_ = {};
-    last_ = {};
+    last_.entry = nullptr;
   }
   uint32_t db() const { return db_; }
   int64_t now_ms() const { return now_ms_; }
@@ -171,9 +171,9 @@ class KeyspaceView {
   const Entry* Peek(std::string_view key);    // neither: MEMORY USAGE, and what looks twice
   // To look at: counts a hit or miss, touches nothing (TYPE, EXISTS, TTL, OBJECT).
   const Entry* Look(std::string_view key) {
-    const bool no_touch = std::exchange(no_touch_, true);
+    const Touches touches = std::exchange(touches_, Touches::kNothing);
     const Entry* entry = Find(key);
-    no_touch_ = no_touch;
+    touches_ = touches;
     return entry;
   }
 
@@ -202,7 +202,10 @@ class KeyspaceView {
   size_t ExpireSome(uint32_t shard, size_t limit);
 
  private:
-  // Where a key is or would be: what Lookup found last.
+  // What an access writes into the entry.
+  enum class Touches : uint8_t { kNothing, kTime, kMore };
+
+  // Where a key is or would be: what Lookup found last. Without an entry the rest may be old.
   struct Found {
     Entry* entry = nullptr;  // null: absent
     Table* table = nullptr;  // null: its database was never used in this shard
@@ -221,13 +224,26 @@ class KeyspaceView {
   bool HasPassed(int64_t deadline_ms) const { return deadline_ms < now_ms_; }
   uint64_t seed() const { return keyspace_.options().hash_seed; }
 
+  Touches touches_with_policy() const {
+    const EvictionPolicy policy = keyspace_.options().policy;
+    return IsLfu(policy) || IsSieve(policy) ? Touches::kMore : Touches::kTime;
+  }
+
   Entry* Lookup(std::string_view key);
   // Points last_ at an entry of this database.
   void Locate(const Entry* entry);
-  void Touch(Entry* entry);
+  void Touch(Entry* entry) {
+    if (__builtin_expect(touches_ == Touches::kTime, 1)) {
+      entry->set_access(access_clock_);
+    } else {
+      TouchMore(entry);
+    }
+  }
+  void TouchMore(Entry* entry);
   void InitAccess(Entry* entry);
   // These three change the entry or the place that last_ points at.
   Entry* Store(const Content& content, int64_t deadline_ms);
+  Entry* Move(const Content& content, int64_t deadline_ms);
   Entry* Insert(std::string_view key, const Content& content, int64_t deadline_ms);
   void RemoveLast();
   void RemoveExpired();
@@ -238,7 +254,7 @@ class KeyspaceView {
   KeyspaceStats& stats_;
   uint32_t db_ = 0;
   int64_t now_ms_ = 0;
-  bool no_touch_ = false;
+  Touches touches_ = Touches::kNothing;
   uint32_t access_clock_ = 0;
   std::string_view request_key_;
   uint64_t request_hash_ = 0;

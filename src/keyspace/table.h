@@ -81,7 +81,7 @@ class Table {
   size_t MemoryBytes() const { return memory_ + deadlines_.MemoryBytes(); }
   const DeadlineQueue& deadlines() const { return deadlines_; }
 
-  Place Find(uint64_t hash, std::string_view key) const {
+  [[gnu::always_inline]] Place Find(uint64_t hash, std::string_view key) const {
     if (size_ == 0) return {};
     const uint8_t fingerprint = Fingerprint(hash);
     for (Bucket* bucket = BucketOf(hash); bucket != nullptr; bucket = bucket->next()) {
