@@ -206,6 +206,7 @@ const SegmentInfo* DirectoryReader::Successor() const {
 Result<bool> DirectoryReader::Next(Frame* frame) {
   *frame = Frame();
   while (!ended_ && index_ < segments_.size()) {
+    *frame = Frame();  // the end of a segment may have left its judgement in it
     if (!in_segment_) {
       if (EnterSegment(frame)) return true;
       continue;
