@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "src/commands/key_specs.h"
+#include "src/keyspace/eviction.h"
 
 namespace crab {
 
@@ -192,11 +193,15 @@ void Dispatcher::Invoke(Call& call) {
 void Dispatcher::RunKeyed(Call& call) {
   Keyspace& keyspace = execution_.keyspace;
   const bool locking = execution_.world.loops() > 1;
+  const bool limited = execution_.maxmemory != 0;
   if (HasOneKey(call.command)) {
-    const uint32_t index = view_.ShardOf(call.args[call.command.keys[0].first]);
+    const std::string_view key = call.args[call.command.keys[0].first];
+    const uint32_t index = keyspace.ShardOf(key, view_.HashOf(key));
     Shard& shard = keyspace.shard(index);
     if (locking) LockShard(shard);
+    const size_t bytes_before = limited ? shard.MemoryBytes() : 0;
     Invoke(call);
+    if (limited) CountMemory(shard, bytes_before);
     if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
     call.client.gate = std::max({call.client.gate, shard.last_lsn, execution_.base_lsn});
     if (locking) UnlockShard(shard);
@@ -208,7 +213,15 @@ void Dispatcher::RunKeyed(Call& call) {
              [&](std::string_view key) { fits = fits && locks_.Add(view_.ShardOf(key)); });
   if (!fits) return RunExclusive(call);
   if (locking) locks_.Lock(keyspace);
+  int64_t bytes_grown = 0;
+  if (limited) {
+    for (uint16_t index : locks_.shards()) bytes_grown -= keyspace.shard(index).MemoryBytes();
+  }
   Invoke(call);
+  if (limited) {
+    for (uint16_t index : locks_.shards()) bytes_grown += keyspace.shard(index).MemoryBytes();
+    execution_.keyspace_bytes.fetch_add(bytes_grown, std::memory_order_relaxed);
+  }
   const uint64_t lsn = Tap();
   uint64_t gate = std::max(call.client.gate, execution_.base_lsn);
   for (uint16_t index : locks_.shards()) {
@@ -223,6 +236,10 @@ void Dispatcher::RunKeyed(Call& call) {
 void Dispatcher::RunExclusive(Call& call) {
   execution_.world.AcquireExclusive(loop_);
   Invoke(call);
+  if (execution_.maxmemory != 0) {
+    execution_.keyspace_bytes.store(static_cast<int64_t>(execution_.keyspace.MemoryBytes()),
+                                    std::memory_order_relaxed);
+  }
   Tap();
   // It may have read or changed anything: it and all that comes after wait for all before.
   if (execution_.log != nullptr) {
@@ -300,7 +317,9 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
       return;  // a deletion that cannot be logged waits; reads answer as absent meanwhile
     }
     if (locking) LockShard(shard);
+    const size_t bytes_before = shard.MemoryBytes();
     const size_t removed = view_.ExpireSome(index, kExpireKeysPerHold);
+    if (execution_.maxmemory != 0) CountMemory(shard, bytes_before);
     if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
     if (locking) UnlockShard(shard);
     if (log != nullptr) log->ReleaseRoom(kExpireKeysPerHold * kPayloadOverheadBytes);
@@ -319,7 +338,65 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
 }
 
 bool Dispatcher::EvictUntilFits() {
-  return execution_.keyspace.MemoryBytes() <= execution_.maxmemory;
+  // Bounds the work before one command: when memory is far above the limit (it was lowered), each
+  // command pays a part of the way down.
+  constexpr int kKeysPerCommandMax = 64;
+  const auto used_bytes = [this] {
+    return execution_.keyspace_bytes.load(std::memory_order_relaxed) +
+           execution_.other_bytes.load(std::memory_order_relaxed);
+  };
+  const auto limit = static_cast<int64_t>(execution_.maxmemory);
+  for (int evicted = 0; used_bytes() > limit; ++evicted) {
+    if (execution_.keyspace.options().policy == EvictionPolicy::kNoEviction) return false;
+    if (evicted == kKeysPerCommandMax) return true;
+    // What a deletion writes must find room; without it memory waits as the log does.
+    wal::Log* const log = execution_.log;
+    if (log != nullptr && log->state() == wal::State::kRefusing) return false;
+    if (!EvictBest()) return false;
+  }
+  return true;
+}
+
+bool Dispatcher::EvictBest() {
+  // Compares the best of this many shards that have one: with the samples of each that is a better
+  // choice than Redis' pool makes, at the price of as many cache misses.
+  constexpr int kShardsCompared = 3;
+  Keyspace& keyspace = execution_.keyspace;
+  const bool locking = execution_.world.loops() > 1;
+  const uint32_t mask = keyspace.shard_count() - 1;
+  const auto first = static_cast<uint32_t>(random_.Next());
+  Victim best;
+  uint32_t best_shard = 0;
+  int offers = 0;
+  for (uint32_t i = 0; i <= mask && offers < kShardsCompared; ++i) {
+    // An odd stride visits every shard once, and neighbours are not asked together.
+    const uint32_t index = (first + i * 0x9e3779b1u) & mask;
+    Shard& shard = keyspace.shard(index);
+    Victim victim;
+    if (locking) LockShard(shard);
+    const bool offered =
+        EvictOne(keyspace, index, keyspace.options().policy,
+                 static_cast<size_t>(execution_.maxmemory_samples), now_ms_, random_, &victim);
+    if (locking) UnlockShard(shard);
+    if (!offered) continue;
+    if (offers++ == 0 || victim.score > best.score) {
+      best = std::move(victim);
+      best_shard = index;
+    }
+  }
+  if (offers == 0) return false;
+  Shard& shard = keyspace.shard(best_shard);
+  if (locking) LockShard(shard);
+  view_.Begin(best.db, now_ms_, /*no_touch=*/true);
+  const size_t bytes_before = shard.MemoryBytes();
+  if (view_.Remove(best.key)) {  // else another loop was faster: memory shrank all the same
+    effects_.Del(static_cast<uint16_t>(best_shard), best.db, best.key);
+    ++stats_.keyspace.evicted;
+  }
+  CountMemory(shard, bytes_before);
+  if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+  if (locking) UnlockShard(shard);
+  return true;
 }
 
 Status Dispatcher::UnknownCommand(Args args, const Command* container) const {

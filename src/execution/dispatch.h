@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,6 +18,7 @@
 #include "src/execution/lock_set.h"
 #include "src/execution/world.h"
 #include "src/keyspace/keyspace.h"
+#include "utils/random.h"
 
 namespace crab {
 
@@ -31,6 +33,11 @@ struct Execution {
   bool debug_allowed = true;   // enable-debug-command, for this kind of connection
   uint64_t maxmemory = 0;      // bytes, 0 = no limit
   int maxmemory_samples = 5;
+  // What counts against maxmemory, kept only while there is a limit: the keyspace's bytes, by each
+  // loop as it changes them, and all other memory, sampled each second. Relaxed: a limit that is
+  // felt a command late is still a limit.
+  std::atomic<int64_t> keyspace_bytes{0};
+  std::atomic<int64_t> other_bytes{0};
   bool active_expire = true;   // DEBUG SET-ACTIVE-EXPIRE
   uint64_t base_lsn = 0;       // every reply's gate is at least this: the last exclusive change
   int64_t pause_until_ms = 0;  // CLIENT PAUSE, wall clock
@@ -111,6 +118,14 @@ class Dispatcher {
   uint64_t Tap();
   // Deletes keys until memory fits; false when it cannot.
   bool EvictUntilFits();
+  // Deletes the best victim of a few shards; false when no shard has one.
+  bool EvictBest();
+  // Counts what a held shard grew by since it had `bytes_before`.
+  void CountMemory(const Shard& shard, size_t bytes_before) {
+    execution_.keyspace_bytes.fetch_add(static_cast<int64_t>(shard.MemoryBytes()) -
+                                            static_cast<int64_t>(bytes_before),
+                                        std::memory_order_relaxed);
+  }
 
   Execution& execution_;
   const int loop_;
@@ -121,6 +136,7 @@ class Dispatcher {
   int64_t now_ms_ = 0;
   uint64_t last_cycles_ = 0;
   uint32_t expire_next_shard_ = 0;
+  Random random_;  // which shards eviction looks at
   Buffer discarded_;  // replies of replay
   Client replay_client_;
 };

@@ -1,7 +1,6 @@
 #include "src/server/debug_command.h"
 
 #include <time.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include "src/server/server.h"
 #include "utils/check.h"
 #include "utils/glob.h"
+#include "utils/hash.h"
 #include "utils/log.h"
 #include "utils/number.h"
 #include "utils/random.h"
@@ -34,9 +34,7 @@ Server& ServerOf(Call& call) { return call.client.session->server(); }
 class Digest {
  public:
   void Mix(std::string_view bytes) {
-    const XXH128_hash_t wide = XXH3_128bits_withSeed(bytes.data(), bytes.size(), state_[0]);
-    state_ = {wide.low64 ^ (state_[1] << 7), wide.high64,
-              XXH3_64bits_withSeed(bytes.data(), bytes.size(), state_[2] + 1)};
+    for (uint64_t& word : state_) word = HashKey(bytes, word + 1 + (&word - state_.data()));
   }
   void Xor(const Digest& other) {
     for (size_t i = 0; i < state_.size(); ++i) state_[i] ^= other.state_[i];

@@ -87,7 +87,8 @@ Result<std::unique_ptr<Server>> Server::Start(Config config) {
       options.threads > 0 ? options.threads : UsableCores());
   server->last_save_ms_ = server->start_ms_;
   server->registry_ = std::make_unique<Registry>(std::initializer_list<std::span<const Command>>{
-      StringCommands(), KeyCommands(), ClientCommands(), AdminCommands()});
+      StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(),
+      CommandCommands(), ClientCommands(), AdminCommands()});
   server->world_ = std::make_unique<World>(threads);
   TRY(server->OpenLog());
   for (int i = 0; i < threads; ++i) server->loops_.push_back(std::make_unique<Loop>(*server, i));
@@ -106,7 +107,7 @@ Status Server::OpenLog() {
   options.shard_by_hashtag = config_.shard_by_hashtag;
   const auto build = [&] {
     keyspace_ = std::make_unique<Keyspace>(options);
-    execution_ = std::make_unique<Execution>(Execution{*keyspace_, *world_, *registry_});
+    execution_.reset(new Execution{*keyspace_, *world_, *registry_});
   };
   if (!config_.enable_wal) {
     build();
@@ -132,6 +133,11 @@ Status Server::OpenLog() {
 void Server::PutInForce() {
   execution_->password_required = !config_.requirepass.empty();
   execution_->maxmemory = config_.maxmemory;
+  if (config_.maxmemory != 0) {
+    execution_->keyspace_bytes.store(static_cast<int64_t>(keyspace_->MemoryBytes()),
+                                     std::memory_order_relaxed);
+    CountOtherMemory(AllocatedBytes());
+  }
   execution_->maxmemory_samples = static_cast<int>(config_.maxmemory_samples);
   KeyspaceOptions& options = keyspace_->options();
   options.policy = EvictionPolicyOf(config_.maxmemory_policy);
@@ -382,6 +388,13 @@ void Server::StopLoops() {
   for (const auto& loop : loops_) loop->Post([](Loop& stopped) { stopped.Stop(); });
 }
 
+void Server::CountOtherMemory(uint64_t allocated_bytes) {
+  execution_->other_bytes.store(
+      std::max<int64_t>(0, static_cast<int64_t>(allocated_bytes) -
+                               execution_->keyspace_bytes.load(std::memory_order_relaxed)),
+      std::memory_order_relaxed);
+}
+
 void Server::ResumeAll() {
   for (const auto& loop : loops_) loop->Post([](Loop&) {});  // a loop that wakes tries again
 }
@@ -402,7 +415,9 @@ void Server::EverySecond() {
     rates_.bytes_out = (totals.bytes_out - last_totals_.bytes_out) / seconds;
   }
   last_totals_ = totals;
-  peak_memory_bytes_ = std::max(peak_memory_bytes_, AllocatedBytes());
+  const uint64_t allocated_bytes = AllocatedBytes();
+  peak_memory_bytes_ = std::max(peak_memory_bytes_, allocated_bytes);
+  if (config_.maxmemory != 0) CountOtherMemory(allocated_bytes);
 }
 
 double Server::MicrosecondsPerCycle() const {

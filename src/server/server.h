@@ -106,6 +106,7 @@ class Server {
   void Welcome(int fd, bool unix_socket);
   bool OverOutputLimit(Session& session, const OutputBufferLimit& limit);
   void PutInForce();  // what Execution and Keyspace know of the configuration
+  void CountOtherMemory(uint64_t allocated_bytes);
   void CloseListeners();
   void StopLoops();
 
