@@ -1,0 +1,101 @@
+// A log in memory for the tests of dispatch and session: keeps what is appended, and leaves it to
+// the test what is released, whether there is room and which state it is in. Synchronized as far as
+// Append goes; the knobs belong to one thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "persistence/log.h"
+
+namespace crab::test {
+
+class FakeLog : public wal::Log {
+ public:
+  struct Record {
+    wal::Lsn lsn;
+    wal::RecordType type;
+    uint16_t shard;
+    std::string payload;
+  };
+
+  // --- the knobs ---
+  bool has_room = true;
+  bool releases_at_once = true;  // every record is durable and released as soon as it is appended
+  std::string last_error = "the disk is on fire";
+  wal::Lsn failed_above = UINT64_MAX;  // GateFailed for every gate above
+  void Release(wal::Lsn lsn) {
+    durable_lsn_.store(lsn);
+    written_lsn_.store(lsn);
+    release_lsn_.store(lsn);
+    if (listener_) listener_();
+  }
+  void SetDurable(wal::Lsn lsn) { durable_lsn_.store(lsn); }
+  void SetState(wal::State state) { state_.store(state); }
+
+  // --- what happened ---
+  const std::vector<Record>& records() const { return records_; }
+  int64_t room_secured() const { return room_secured_; }
+  uint64_t room_asked() const { return room_asked_; }  // calls of SecureRoom
+  uint64_t syncs_requested() const { return syncs_requested_; }
+
+  // --- wal::Log ---
+  bool SecureRoom(size_t payload_bytes) override {
+    ++room_asked_;
+    if (!has_room) return false;
+    room_secured_ += static_cast<int64_t>(payload_bytes);
+    return true;
+  }
+  void ReleaseRoom(size_t payload_bytes) override {
+    room_secured_ -= static_cast<int64_t>(payload_bytes);
+  }
+  wal::Lsn Append(wal::RecordType type, uint16_t shard, std::string_view payload) override {
+    std::lock_guard lock(mutex_);
+    const wal::Lsn lsn = last_lsn_.load() + 1;
+    records_.push_back({lsn, type, shard, std::string(payload)});
+    last_lsn_.store(lsn);
+    if (releases_at_once) {
+      durable_lsn_.store(lsn);
+      written_lsn_.store(lsn);
+      release_lsn_.store(lsn);
+    }
+    return lsn;
+  }
+  void Kick() override {}
+  void SetListener(std::function<void()> listener) override { listener_ = std::move(listener); }
+  wal::Lsn SetSyncPolicy(wal::SyncPolicy) override { return last_lsn(); }
+  void SetFlushIntervalMs(uint32_t) override {}
+  void SetBufferBytes(uint64_t) override {}
+  void SetMaxSegmentBytes(uint64_t) override {}
+  void SetOnError(wal::OnError) override {}
+  void RequestSync() override { ++syncs_requested_; }
+  Status Stop() override { return Status::Ok(); }
+  Status Resume() override { return Status::Ok(); }
+  bool resumable() const override { return false; }
+  bool GateFailed(wal::Lsn gate) const override { return gate > failed_above; }
+  wal::Metrics metrics() const override {
+    wal::Metrics metrics;
+    metrics.state = state();
+    metrics.last_lsn = last_lsn();
+    metrics.durable_lsn = durable_lsn();
+    metrics.last_error = last_error;
+    return metrics;
+  }
+  const wal::Identity& identity() const override { return identity_; }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Record> records_;
+  int64_t room_secured_ = 0;
+  uint64_t room_asked_ = 0;
+  uint64_t syncs_requested_ = 0;
+  std::function<void()> listener_;
+  wal::Identity identity_;
+};
+
+}  // namespace crab::test
