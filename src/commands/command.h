@@ -123,6 +123,15 @@ class Command {
     if (scope == Scope::kKeys && keys[0].first == 0) throw "no keys to take the shards of";
   }
 
+  // The same row of a command that is kept for old clients; `replacement` is what COMMAND DOCS
+  // names instead.
+  consteval Command Deprecated(const char* version, const char* replacement) const {
+    Command row = *this;
+    row.deprecated_since = version;
+    row.replaced_by = replacement;
+    return row;
+  }
+
   const char* name;
   const char* syntax;
   Handler handler;  // null for a container of subcommands
@@ -135,6 +144,8 @@ class Command {
   const char* complexity;
   const char* summary;
   const char* tips;
+  const char* deprecated_since = nullptr;  // null: not deprecated
+  const char* replaced_by = nullptr;
 
   bool is_write() const { return flags & kWrite; }
   bool AritySuits(size_t argc) const {

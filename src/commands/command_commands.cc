@@ -172,10 +172,20 @@ void ReplyDocs(resp::Reply& reply, const Registry& registry, const Command& comm
       {"complexity", command.complexity},
   };
   reply.Bulk(command.name);
-  reply.Map(facts.size() + !arguments.value().empty() + !subcommands.empty());
+  const bool deprecated = command.deprecated_since != nullptr;
+  reply.Map(facts.size() + 3 * deprecated + !arguments.value().empty() + !subcommands.empty());
   for (const auto& [name, text] : facts) {
     reply.Bulk(name);
     reply.Bulk(text);
+  }
+  if (deprecated) {
+    reply.Bulk("doc_flags");
+    reply.Set(1);
+    reply.Simple("deprecated");
+    reply.Bulk("deprecated_since");
+    reply.Bulk(command.deprecated_since);
+    reply.Bulk("replaced_by");
+    reply.Bulk(command.replaced_by);
   }
   if (!arguments.value().empty()) {
     reply.Bulk("arguments");

@@ -452,7 +452,8 @@ constexpr Command kCommands[] = {
             "2.4.0", "O(n), n = bytes returned",
             "Reads the bytes of a string between two offsets."),
     Command("getset", "key value", Getset, 3, kWrite | kDenyOom | kFast, Scope::kKeys, kChangedKey,
-            Group::kString, "1.0.0", "O(1)", "Stores a string and answers with the one before."),
+            Group::kString, "1.0.0", "O(1)", "Stores a string and answers with the one before.")
+        .Deprecated("6.2.0", "`SET` with the `!GET` argument"),
     Command("incr", "key", Incr, 2, kWrite | kDenyOom | kFast, Scope::kKeys, kChangedKey,
             Group::kString, "1.0.0", "O(1)", "Adds one to the integer of a key; absent is 0."),
     Command("incrby", "key increment:integer", Incrby, 3, kWrite | kDenyOom | kFast, Scope::kKeys,
@@ -494,7 +495,8 @@ constexpr Command kCommands[] = {
     Command("strlen", "key", Strlen, 2, kRead | kFast, Scope::kKeys, OneKey(kKeyRead),
             Group::kString, "2.2.0", "O(1)", "Counts the bytes of a string."),
     Command("substr", kRangeSyntax, Getrange, 4, kRead, Scope::kKeys, kOneKeyRead, Group::kString,
-            "1.0.0", "O(n), n = bytes returned", "The old name of GETRANGE."),
+            "1.0.0", "O(n), n = bytes returned", "The old name of GETRANGE.")
+        .Deprecated("2.0.0", "`GETRANGE`"),
 };
 
 }  // namespace

@@ -620,6 +620,15 @@ TEST_F(StringCommandsTest, ReplayStoresADeadlineThatHasPassedSince) {
   EXPECT_EQ(replay.Contents(), expected);
 }
 
+TEST_F(StringCommandsTest, OldNamesSayWhatReplacesThem) {
+  const std::string docs = Run("COMMAND DOCS substr");
+  EXPECT_NE(docs.find("$9 doc_flags *1 +deprecated $16 deprecated_since $5 2.0.0 "
+                      "$11 replaced_by $10 `GETRANGE`"),
+            std::string::npos)
+      << docs;
+  EXPECT_EQ(Run("COMMAND DOCS getrange").find("deprecated"), std::string::npos);
+}
+
 const ReplaySample kSamples[] = {
     {{}, "APPEND k v"},
     {{}, "APPEND k \"\""},
