@@ -92,6 +92,7 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   identity_ = recovered.identity;
   epoch_ = recovered.last_epoch;
   number_ = recovered.last_number;
+  taken_numbers_ = recovered.numbers;
   predecessor_number_ = recovered.last_number;
   ring_epoch_ = recovered.ring_epoch;
   next_lsn_ = recovered.last_in_files + 1;

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -169,7 +170,8 @@ class LogImpl final : public Log {
   std::unique_ptr<SegmentWriter> segment_;
   uint64_t epoch_ = 0;
   uint64_t number_ = 0;
-  uint64_t ring_epoch_ = 0;  // for headers while an old ring is being emptied
+  std::set<uint64_t> taken_numbers_;  // names that were there at the start
+  uint64_t ring_epoch_ = 0;           // for headers while an old ring is being emptied
   uint64_t predecessor_number_ = 0;
   uint32_t predecessor_crc_ = 0;
   Lsn next_lsn_ = 1;   // to be written

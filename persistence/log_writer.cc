@@ -137,7 +137,11 @@ void LogImpl::Sleep(bool worked, int64_t now_us) {
   }
   const uint64_t half = tail_.load(std::memory_order_relaxed) + ring_->data_bytes() / 2;
   if (prompt()) {
-    Park(/*until_kicked=*/true, half, kKickLostUs);
+    // Kicks say when to write; without a shared ring the sync of `async` is due by the clock.
+    const bool unsynced = policy_.load(std::memory_order_relaxed) == SyncPolicy::kAsync &&
+                          durable_lsn_.load(std::memory_order_relaxed) + 1 < next_lsn_;
+    const int64_t sync_due_us = unsynced ? SyncDueUs() - clock_.MonotonicUs() : kKickLostUs;
+    Park(/*until_kicked=*/true, half, std::clamp<int64_t>(sync_due_us, 100, kKickLostUs));
     return;
   }
   if (worked) {
@@ -350,7 +354,10 @@ Status LogImpl::Rotate() {
 // before any record in it counts.
 Status LogImpl::OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
   SegmentInfo info;
-  info.number = ++number_;
+  do {
+    ++number_;  // past damaged files: they are evidence, not to be replaced
+  } while (taken_numbers_.count(number_) != 0);
+  info.number = number_;
   info.name = SegmentName(info.number);
   info.path = Path(info.name);
   info.format_version = kFormatVersion;

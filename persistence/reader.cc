@@ -21,6 +21,12 @@ namespace {
 
 constexpr size_t kWindowBytes = size_t{1} << 20;
 constexpr uint64_t kSmallestFrame = FrameBytes(0);
+constexpr uint64_t kScanBytes = 4096;  // looked at in one go when searching
+
+bool IsZero(std::string_view bytes) {
+  return bytes.empty() ||
+         (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
 
 bool KnownType(uint8_t type) {
   return IsRecord(type) || (type >= static_cast<uint8_t>(FrameType::kBatch) &&
@@ -206,6 +212,7 @@ const SegmentInfo* DirectoryReader::Successor() const {
 Result<bool> DirectoryReader::Next(Frame* frame) {
   *frame = Frame();
   while (!ended_ && index_ < segments_.size()) {
+    *frame = Frame();  // what a place that turned out to be empty has left
     *frame = Frame();  // the end of a segment may have left its judgement in it
     if (!in_segment_) {
       if (EnterSegment(frame)) return true;
@@ -400,28 +407,37 @@ void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
 // The next frame at or behind `from` that checks and whose LSN is possible, or the file's end.
 Result<uint64_t> DirectoryReader::FindFrame(uint64_t from, Candidate* found) {
   found->good = false;
-  for (uint64_t at = from; at + kSmallestFrame <= window_.file_bytes(); at += kFrameAlignment) {
-    const std::string_view start = TRY(window_.At(at, sizeof(FrameHeader)));
-    if (start.size() < sizeof(FrameHeader)) break;
-    FrameHeader header;
-    std::memcpy(&header, start.data(), sizeof(header));
-    if (!KnownType(header.type)) continue;
-    const Lsn highest = expected_ + (at - offset_) / kSmallestFrame + 1;
-    if (header.lsn + 1 < expected_ || header.lsn > highest) continue;
-    *found = TRY(TryFrame(at));
-    if (found->good) return at;
+  uint64_t at = from;
+  while (at + kSmallestFrame <= window_.file_bytes()) {
+    std::string_view block = TRY(window_.At(at, kScanBytes + sizeof(FrameHeader)));
+    if (block.size() < sizeof(FrameHeader)) break;
+    // Segments end in megabytes of zeroes, where no frame begins.
+    if (IsZero(block)) {
+      at += kScanBytes;
+      continue;
+    }
+    const uint64_t end =
+        at + std::min<uint64_t>(block.size() - sizeof(FrameHeader) + 1, kScanBytes);
+    const uint64_t start = at;
+    for (; at < end; at += kFrameAlignment) {
+      FrameHeader header;
+      std::memcpy(&header, block.data() + (at - start), sizeof(header));
+      if (!KnownType(header.type)) continue;
+      const Lsn highest = expected_ + (at - offset_) / kSmallestFrame + 1;
+      if (header.lsn + 1 < expected_ || header.lsn > highest) continue;
+      *found = TRY(TryFrame(at));
+      if (found->good) return at;
+      block = TRY(window_.At(start, kScanBytes + sizeof(FrameHeader)));
+    }
   }
   return window_.file_bytes();
 }
 
 Result<uint64_t> DirectoryReader::LastWrittenByte(uint64_t from) {
   uint64_t last = from;
-  for (uint64_t at = from; at < window_.file_bytes();) {
-    const std::string_view bytes = TRY(window_.At(at, kWindowBytes));
-    if (bytes.empty()) break;
-    const size_t nonzero = bytes.find_last_not_of('\0');
-    if (nonzero != std::string_view::npos) last = at + nonzero + 1;
-    at += bytes.size();
+  for (uint64_t at = from; at < window_.file_bytes(); at += kScanBytes) {
+    const std::string_view bytes = TRY(window_.At(at, kScanBytes));
+    if (!IsZero(bytes)) last = at + bytes.find_last_not_of('\0') + 1;
   }
   return last;
 }

@@ -52,18 +52,15 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity,
                                 const std::function<void(const Identity&)>& identify) {
   reader_ = TRY(Reader::Open(disk_, options_.directory));
   for (const SegmentInfo& segment : reader_->segments()) {
-    found_.last_number = std::max(found_.last_number, segment.number);
+    found_.numbers.insert(segment.number);
     found_.total_bytes += segment.file_bytes;
     ++found_.segments;
     if (!segment.problem.empty()) continue;
     found_.empty = false;
+    found_.last_number = segment.number;
     found_.identity = segment.identity;
     found_.last_epoch = std::max(found_.last_epoch, segment.epoch);
     found_.ring_epoch = segment.ring_epoch;
-  }
-  if (found_.empty && found_.segments > 0 && options_.recovery != RecoveryMode::kSalvage) {
-    return Status::Error("no segment in " + options_.directory +
-                         " has a good header; wal-recovery salvage would start an empty log");
   }
   if (found_.empty) found_.identity = make_identity();
   identify(found_.identity);
@@ -226,6 +223,10 @@ Status Recovery::Lost(Lsn first, Lsn last, const std::string& where, const std::
       return Status::Error("the log in " + options_.directory + " is damaged: " + text +
                            "; wal-recovery strict starts only from a whole log");
     case RecoveryMode::kPrefix:
+      if (last < first) {  // a frame of the writer: what follows is still what existed
+        Warn(text + "; no record is lost by it");
+        return Status::Ok();
+      }
       stopped_early_ = true;
       Warn(text + "; everything from there on is left out (wal-recovery prefix)");
       return Status::Ok();

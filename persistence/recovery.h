@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ struct Recovered {
   bool empty = true;  // no log here yet: `identity` is the caller's to make
   Identity identity;
   uint64_t last_epoch = 0;
-  uint64_t last_number = 0;
-  Lsn next_lsn = 1;  // the new epoch's first
+  uint64_t last_number = 0;    // of the segments whose header is good
+  std::set<uint64_t> numbers;  // of all of them: names that are taken
+  Lsn next_lsn = 1;            // the new epoch's first
   Lsn last_in_files = 0;
   uint64_t segments = 0;
   uint64_t total_bytes = 0;
