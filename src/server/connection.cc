@@ -76,6 +76,11 @@ void Connection::Flush() {
   if (session_->killed) return Close();
   if (session_->waiting() != Session::Wait::kNothing) loop_.AwaitResume(*this);
   if (!in_flight_.empty()) return;  // OnWritten comes back here
+  if (__builtin_expect(session_->held(), 0)) {
+    const wal::Log* log = loop_.server().execution().log;
+    // What these replies say was given up: the outcome is unknown, and a closed connection says so.
+    if (log != nullptr && log->GateFailed(session_->held_gate())) return Close();
+  }
   const std::string_view sendable = session_->Sendable(loop_.server().ReleaseLsn());
   if (!sendable.empty()) {
     const uv_buf_t piece = uv_buf_init(const_cast<char*>(sendable.data()), sendable.size());

@@ -48,7 +48,10 @@ void Loop::Run() {
       kTimerMs);
   uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
     // Once per poll, not per record: all that this round appended is one group commit.
-    if (wal::Log* log = static_cast<Loop*>(handle->data)->server_.execution().log) log->Kick();
+    Loop& loop = *static_cast<Loop*>(handle->data);
+    loop.world_.Enter(loop.index_);
+    if (wal::Log* log = loop.server_.execution().log) log->Kick();
+    loop.world_.Exit(loop.index_);
   });
   uv_run(&uv_, UV_RUN_DEFAULT);
 }

@@ -106,6 +106,29 @@ Result<std::unique_ptr<wal::Log>> Recovery::Run(
   return log;
 }
 
+void AppendImage(Keyspace& keyspace, wal::Log& log) {
+  constexpr size_t kRecordBytes = 1 << 20;
+  Effects effects;
+  effects.Broadcast(0, EffectId::kFlushall, {});
+  log.Append(wal::RecordType::kBroadcast, wal::kBroadcastShard, effects.bytes());
+  effects.Clear();
+  const auto append = [&] {
+    log.Append(wal::RecordType::kTxn, wal::kBroadcastShard, effects.Transaction());
+    effects.Clear();
+  };
+  for (uint32_t db = 0; db < keyspace.options().databases; ++db) {
+    keyspace.ForEach(db, [&](const Entry& entry) {
+      char scratch[24];
+      effects.Set(static_cast<uint16_t>(keyspace.ShardOf(entry.key())), db, entry.key(),
+                  entry.StringBytes(scratch), entry.deadline_ms());
+      if (effects.bytes().size() >= kRecordBytes) append();
+      return true;
+    });
+  }
+  if (!effects.empty()) append();
+  log.Kick();
+}
+
 Status Recovery::Apply(Dispatcher& dispatcher, const wal::RecordView& record) {
   std::string_view effects = record.payload;
   if (record.type == wal::RecordType::kTxn) effects = TRY(TransactionEffects(record.payload));

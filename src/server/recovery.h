@@ -19,6 +19,10 @@ wal::OnError OnErrorOf(WalOnError on_error);
 EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy);
 LogLevel LogLevelOf(LogVerbosity verbosity);
 
+// Appends the whole keyspace: a broadcast FLUSHALL and every key, so that a log that begins or goes
+// on here holds all that is in memory. The caller holds the world.
+void AppendImage(Keyspace& keyspace, wal::Log& log);
+
 class Recovery {
  public:
   // `build` makes the keyspace for the log's hash seed and returns what to replay into.

@@ -90,11 +90,15 @@ Result<std::unique_ptr<Server>> Server::Start(Config config) {
       StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(),
       CommandCommands(), ClientCommands(), AdminCommands()});
   server->world_ = std::make_unique<World>(threads);
+  TRY(server->Listen());  // first: a taken port is found before the log is touched
   TRY(server->OpenLog());
   for (int i = 0; i < threads; ++i) server->loops_.push_back(std::make_unique<Loop>(*server, i));
+  if (server->log_ != nullptr) server->ListenToLog();
   server->PutInForce();
   server->startup_memory_bytes_ = AllocatedBytes();
-  TRY(server->Listen());
+  for (const auto& listener : server->listeners_) {
+    LogInfo("listening", {{"address", listener->address}});
+  }
   return server;
 }
 
@@ -124,10 +128,27 @@ Status Server::OpenLog() {
       &recovery_));
   execution_->log = log_.get();
   execution_->base_lsn = log_->last_lsn();
+  return Status::Ok();
+}
+
+void Server::ListenToLog() {
   log_->SetListener([this] {
     for (const auto& loop : loops_) loop->WakeForLog();
   });
-  return Status::Ok();
+}
+
+void Server::HealLog() {
+  loops_.front()->dispatcher().Exclusively([this] {
+    wal::Log* const log = execution_->log;
+    if (log == nullptr || !log->resumable()) return;
+    const uint64_t dropped = log->metrics().appends_dropped;
+    if (Status status = log->Resume(); !status.ok()) {
+      LogWarn("the log cannot go on yet", {{"error", status.message()}});
+      return;
+    }
+    AppendImage(*keyspace_, *log);
+    LogInfo("the log goes on with an image of all data", {{"records_dropped_meanwhile", dropped}});
+  });
 }
 
 void Server::PutInForce() {
@@ -202,8 +223,7 @@ Status Server::ListenTcp(const std::string& address, int port) {
   getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size);
   port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
                                             : reinterpret_cast<sockaddr_in&>(bound).sin_port);
-  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, false, this}));
-  LogInfo("listening", {{"address", AddressText(bound)}});
+  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, false, AddressText(bound), this}));
   return Status::Ok();
 }
 
@@ -225,8 +245,7 @@ Status Server::ListenUnix(const std::string& path) {
     return status;
   }
   if (config_.unixsocketperm != 0) chmod(path.c_str(), static_cast<mode_t>(config_.unixsocketperm));
-  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, true, this}));
-  LogInfo("listening", {{"unixsocket", path}});
+  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, true, path, this}));
   return Status::Ok();
 }
 
@@ -408,6 +427,7 @@ void Server::EverySecond() {
     totals.bytes_in += __atomic_load_n(&loop->stats().bytes_in, __ATOMIC_RELAXED);
     totals.bytes_out += __atomic_load_n(&loop->stats().bytes_out, __ATOMIC_RELAXED);
   }
+  if (execution_->log != nullptr && execution_->log->resumable()) HealLog();
   const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
   if (last_totals_.at_ms != 0 && seconds > 0) {
     rates_.operations = (totals.operations - last_totals_.operations) / seconds;

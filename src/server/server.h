@@ -94,11 +94,15 @@ class Server {
     uv_poll_t poll;
     int fd;
     bool unix_socket;
+    std::string address;
     Server* server;
   };
 
   explicit Server(Config config);
   Status OpenLog();
+  void ListenToLog();
+  // After a time without the log, when its disk works again: goes on with an image of all data.
+  void HealLog();
   Status Listen();
   Status ListenTcp(const std::string& address, int port);
   Status ListenUnix(const std::string& path);
