@@ -302,18 +302,18 @@ Entry* KeyspaceView::SetString(std::string_view key, std::string_view value, int
   }
   if (entry != nullptr) Touch(entry);
 
+  // Written out for each form, so that what is known of a form is known where it is stored.
+  const auto put = [&](const Content& content) __attribute__((always_inline)) {
+    return entry != nullptr ? Store(content, deadline_ms) : Insert(key, content, deadline_ms);
+  };
   int64_t integer;
-  Content content;
-  if (as_integer && IsCanonicalInteger(value, &integer)) {
-    content = Content::Integer(integer);
-  } else if (value.size() <= kInlineBytesMax) {
-    content = Content::Inline(value.size() <= kEmbstrBytesMax ? Encoding::kEmbstr : Encoding::kRaw,
-                              value);
-  } else {
-    if (entry != nullptr && AssignLarge(entry, value, deadline_ms)) return entry;
-    content = Content::Large(LargeString::Create(value, value.size()));
+  if (as_integer && IsCanonicalInteger(value, &integer)) return put(Content::Integer(integer));
+  if (value.size() <= kInlineBytesMax) {
+    const auto encoding = value.size() <= kEmbstrBytesMax ? Encoding::kEmbstr : Encoding::kRaw;
+    return put(Content::Inline(encoding, value));
   }
-  return entry != nullptr ? Store(content, deadline_ms) : Insert(key, content, deadline_ms);
+  if (entry != nullptr && AssignLarge(entry, value, deadline_ms)) return entry;
+  return put(Content::Large(LargeString::Create(value, value.size())));
 }
 
 // Overwrites a large value by one that takes the same room.

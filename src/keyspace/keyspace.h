@@ -144,7 +144,7 @@ class KeyspaceView {
     now_ms_ = now_ms;
     touches_ = no_touch ? Touches::kNothing : touches_with_policy();
     access_clock_ = Entry::LruAccess(now_ms > 0 ? now_ms : keyspace_.start_ms());
-    request_key_ = {};
+    request_size_ = kNoRequest;
     last_.entry = nullptr;
   }
   uint32_t db() const { return db_; }
@@ -160,7 +160,8 @@ class KeyspaceView {
   // that the handler does not hash it again. The bytes must stay as they are until the next Begin.
   uint64_t HashOf(std::string_view key) {
     request_hash_ = HashFor(key);
-    request_key_ = key;
+    request_data_ = key.data();
+    request_size_ = key.size();
     return request_hash_;
   }
 
@@ -215,7 +216,7 @@ class KeyspaceView {
   };
 
   uint64_t HashFor(std::string_view key) const {
-    if (key.data() == request_key_.data() && key.size() == request_key_.size()) {
+    if (key.size() == request_size_ && key.data() == request_data_) {
       DCHECK(keyspace_.Hash(key) == request_hash_);
       return request_hash_;
     }
@@ -256,7 +257,10 @@ class KeyspaceView {
   int64_t now_ms_ = 0;
   Touches touches_ = Touches::kNothing;
   uint32_t access_clock_ = 0;
-  std::string_view request_key_;
+  // The key that HashOf remembers.
+  static constexpr size_t kNoRequest = SIZE_MAX;
+  const char* request_data_ = nullptr;
+  size_t request_size_ = kNoRequest;
   uint64_t request_hash_ = 0;
   Found last_;
   Random random_;  // LFU
