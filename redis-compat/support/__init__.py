@@ -1,0 +1,1 @@
+"""What every program of redis-compat shares: launching servers, speaking RESP, counting results."""
