@@ -90,6 +90,9 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   Recovered recovered = TRY(Recover(
       disk_, options_, [this] { return NewIdentity(options_); }, identify, apply, report));
   identity_ = recovered.identity;
+  // Of the records from here on; older segments' headers speak for theirs.
+  identity_.shard_count = options_.shard_count;
+  if (options_.hash_seed != 0) identity_.hash_seed = options_.hash_seed;
   epoch_ = recovered.last_epoch;
   number_ = recovered.last_number;
   taken_numbers_ = recovered.numbers;

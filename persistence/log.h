@@ -53,9 +53,10 @@ struct Options {
   OnError on_error = OnError::kAuto;
   uint64_t ring_bytes = 16 << 20;           // >= 1 MiB
   std::string ring_directory = "/dev/shm";  // empty: no shared ring, replies wait for written_lsn
-  uint32_t shard_count = 1024;              // of a new log; an old one keeps its own
-  bool single_thread = false;               // one appender: no lock around the reservation
-  uint32_t retry_ms = 2000;                 // between tries of a disk that failed
+  uint32_t shard_count = 1024;              // of the records from now on
+  uint64_t hash_seed = 0;      // likewise; 0: the log's own, a random one for a new log
+  bool single_thread = false;  // one appender: no lock around the reservation
+  uint32_t retry_ms = 2000;    // between tries of a disk that failed
   // Called on the writer's thread where `on_error` is kExit, and expected not to return. Empty:
   // prints the error and ends the process.
   std::function<void(std::string_view)> on_fatal;

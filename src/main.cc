@@ -47,7 +47,7 @@ int main(int argc, char** argv) {
     return Fail(server.message());
   }
   crab::LogInfo("ready to accept connections; try: redis-cli -p " +
-                std::to_string((*server)->port()) + " set hello world");
+                std::to_string((*server)->config().port) + " set hello world");
   const crab::Status status = (*server)->Run();
   if (!status.ok()) return Fail(status.message());
   crab::LogInfo("stopped, the log is on disk");

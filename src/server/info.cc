@@ -124,7 +124,7 @@ void ServerSection(Server& server, const Call& call, Page& page) {
   page.Field("process_id", getpid());
   page.Field("process_supervised", "no");
   page.Field("run_id", server.run_id());
-  page.Field("tcp_port", server.port());
+  page.Field("tcp_port", server.config().port);
   page.Field("server_time_usec", now.tv_sec * 1'000'000LL + now.tv_usec);
   page.Field("uptime_in_seconds", uptime_s);
   page.Field("uptime_in_days", uptime_s / 86400);

@@ -39,7 +39,11 @@ Loop::Loop(Server& server, int index)
   before_poll_.data = this;
 }
 
-Loop::~Loop() { CHECK_EQ(uv_loop_close(&uv_), 0); }
+Loop::~Loop() {
+  Stop();  // a loop that never ran still has its handles
+  uv_run(&uv_, UV_RUN_DEFAULT);
+  CHECK_EQ(uv_loop_close(&uv_), 0);
+}
 
 void Loop::Run() {
   SetThreadName(("loop-" + std::to_string(index_)).c_str());

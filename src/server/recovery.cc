@@ -64,11 +64,7 @@ wal::RecoveryMode RecoveryModeOf(WalRecovery mode) {
   CHECK(false);
 }
 
-}  // namespace
-
-Result<std::unique_ptr<wal::Log>> Recovery::Run(
-    const Config& config, bool single_thread,
-    const std::function<Execution&(uint64_t hash_seed)>& build, wal::RecoveryReport* report) {
+wal::Options LogOptions(const Config& config, bool single_thread) {
   wal::Options options;
   options.directory = config.wal_dir;
   options.max_segment_bytes = config.wal_max_segment_size;
@@ -81,7 +77,27 @@ Result<std::unique_ptr<wal::Log>> Recovery::Run(
   options.ring_directory = config.wal_ring_dir;
   options.shard_count = static_cast<uint32_t>(config.shards);
   options.single_thread = single_thread;
+  return options;
+}
 
+}  // namespace
+
+Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, bool single_thread,
+                                                  uint64_t hash_seed,
+                                                  wal::RecoveryReport* report) {
+  wal::Options options = LogOptions(config, single_thread);
+  options.hash_seed = hash_seed;
+  // What an earlier log holds is superseded by the image, and so is any damage to it.
+  options.recovery = wal::RecoveryMode::kSalvage;
+  return wal::Log::Open(
+      wal::RealDisk(), options, [](const wal::Identity&) {},
+      [](const wal::RecordView&) { return Status::Ok(); }, report);
+}
+
+Result<std::unique_ptr<wal::Log>> Recovery::Run(
+    const Config& config, bool single_thread,
+    const std::function<Execution&(uint64_t hash_seed)>& build, wal::RecoveryReport* report) {
+  const wal::Options options = LogOptions(config, single_thread);
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<wal::Log> log = TRY(wal::Log::Open(
       wal::RealDisk(), options,

@@ -19,6 +19,11 @@ wal::OnError OnErrorOf(WalOnError on_error);
 EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy);
 LogLevel LogLevelOf(LogVerbosity verbosity);
 
+// Opens the log for a keyspace that is already there, of this hash seed: nothing is replayed, and
+// AppendImage is to follow.
+Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, bool single_thread,
+                                                  uint64_t hash_seed, wal::RecoveryReport* report);
+
 // Appends the whole keyspace: a broadcast FLUSHALL and every key, so that a log that begins or goes
 // on here holds all that is in memory. The caller holds the world.
 void AppendImage(Keyspace& keyspace, wal::Log& log);

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "src/server/memory.h"
 #include "src/server/recovery.h"
@@ -170,19 +171,7 @@ void Server::PutInForce() {
 // --- listening ---
 
 Status Server::Listen() {
-  if (config_.port != 0) {
-    for (const std::string& address : config_.bind) {
-      const bool optional = address.starts_with("-");
-      Status status = ListenTcp(optional ? address.substr(1) : address, config_.port);
-      const int error = status.system_errno();
-      if (!status.ok() && !(optional && (error == EADDRNOTAVAIL || error == EAFNOSUPPORT))) {
-        return status;
-      }
-    }
-    if (listeners_.empty()) {
-      return Status::Error("cannot listen on any address of `bind`; set one that this host has");
-    }
-  }
+  TRY(ListenAll(config_, &listeners_));
   if (!config_.unixsocket.empty()) TRY(ListenUnix(config_.unixsocket));
   if (listeners_.empty()) {
     return Status::Error("nothing to listen on: port is 0 and unixsocket is not set");
@@ -190,7 +179,31 @@ Status Server::Listen() {
   return Status::Ok();
 }
 
-Status Server::ListenTcp(const std::string& address, int port) {
+Status Server::ListenAll(const Config& config, std::vector<std::unique_ptr<Listener>>* listeners) {
+  if (config.port == 0) return Status::Ok();
+  for (const std::string& address : config.bind) {
+    const bool optional = address.starts_with("-");
+    Status status = ListenTcp(optional ? address.substr(1) : address, static_cast<int>(config.port),
+                              static_cast<int>(config.tcp_backlog), listeners);
+    const int error = status.system_errno();
+    if (!status.ok() && !(optional && (error == EADDRNOTAVAIL || error == EAFNOSUPPORT))) {
+      CloseNow(*listeners);
+      return status;
+    }
+  }
+  if (listeners->empty()) {
+    return Status::Error("cannot listen on any address of `bind`; set one that this host has");
+  }
+  return Status::Ok();
+}
+
+void Server::CloseNow(std::vector<std::unique_ptr<Listener>>& listeners) {
+  for (const auto& listener : listeners) close(listener->fd);
+  listeners.clear();
+}
+
+Status Server::ListenTcp(const std::string& address, int port, int backlog,
+                         std::vector<std::unique_ptr<Listener>>* listeners) {
   const std::string where = address + ":" + std::to_string(port);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
@@ -208,7 +221,7 @@ Status Server::ListenTcp(const std::string& address, int port) {
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
   if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 ||
-      listen(fd, static_cast<int>(config_.tcp_backlog)) != 0) {
+      listen(fd, backlog) != 0) {
     Status status = SystemError("cannot listen on " + where);
     close(fd);
     if (status.system_errno() == EADDRINUSE) {
@@ -221,9 +234,7 @@ Status Server::ListenTcp(const std::string& address, int port) {
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);
   getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size);
-  port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
-                                            : reinterpret_cast<sockaddr_in&>(bound).sin_port);
-  listeners_.push_back(std::make_unique<Listener>(Listener{{}, fd, false, AddressText(bound), this}));
+  listeners->push_back(std::make_unique<Listener>(Listener{{}, fd, false, AddressText(bound), this}));
   return Status::Ok();
 }
 
@@ -249,16 +260,41 @@ Status Server::ListenUnix(const std::string& path) {
   return Status::Ok();
 }
 
-void Server::CloseListeners() {
-  for (std::unique_ptr<Listener>& listener : listeners_) {
-    Listener* const closing = listener.release();
-    uv_poll_stop(&closing->poll);
-    close(closing->fd);
-    uv_close(reinterpret_cast<uv_handle_t*>(&closing->poll), [](uv_handle_t* handle) {
-      delete static_cast<Listener*>(handle->data);
-    });
-  }
-  listeners_.clear();
+void Server::StartAccepting(Listener& listener) {
+  CHECK_EQ(uv_poll_init(loops_.front()->uv(), &listener.poll, listener.fd), 0);
+  listener.poll.data = &listener;
+  uv_poll_start(&listener.poll, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    Listener& ready = *static_cast<Listener*>(handle->data);
+    Loop& loop = *ready.server->loops_.front();
+    loop.Enter();
+    ready.server->OnConnection(ready);
+    loop.Exit();
+  });
+}
+
+void Server::StopAccepting(std::unique_ptr<Listener> listener) {
+  Listener* const closing = listener.release();
+  uv_poll_stop(&closing->poll);
+  close(closing->fd);
+  uv_close(reinterpret_cast<uv_handle_t*>(&closing->poll),
+           [](uv_handle_t* handle) { delete static_cast<Listener*>(handle->data); });
+}
+
+void Server::ReplaceTcpListeners(std::vector<std::unique_ptr<Listener>> listeners) {
+  // The handles belong to loop 0, which is polling at this moment, or is the one that asks.
+  auto replacement = std::make_shared<std::vector<std::unique_ptr<Listener>>>(std::move(listeners));
+  loops_.front()->Post([this, replacement](Loop&) {
+    if (stopping_) return CloseNow(*replacement);
+    for (std::unique_ptr<Listener>& listener : listeners_) {
+      if (!listener->unix_socket) StopAccepting(std::move(listener));
+    }
+    std::erase(listeners_, nullptr);
+    for (std::unique_ptr<Listener>& listener : *replacement) {
+      StartAccepting(*listener);
+      LogInfo("listening", {{"address", listener->address}});
+      listeners_.push_back(std::move(listener));
+    }
+  });
 }
 
 // --- accepting: loop 0 ---
@@ -367,17 +403,7 @@ Status Server::Run() {
         },
         numbers[i]);
   }
-  for (const auto& listener : listeners_) {
-    CHECK_EQ(uv_poll_init(first.uv(), &listener->poll, listener->fd), 0);
-    listener->poll.data = listener.get();
-    uv_poll_start(&listener->poll, UV_READABLE, [](uv_poll_t* handle, int, int) {
-      Listener& ready = *static_cast<Listener*>(handle->data);
-      Loop& loop = *ready.server->loops_.front();
-      loop.Enter();
-      ready.server->OnConnection(ready);
-      loop.Exit();
-    });
-  }
+  for (const auto& listener : listeners_) StartAccepting(*listener);
   for (size_t i = 1; i < loops_.size(); ++i) {
     threads_.emplace_back([loop = loops_[i].get()] { loop->Run(); });
   }
@@ -397,7 +423,8 @@ void Server::RequestStop() {
   loops_.front()->Post([this](Loop&) {
     if (stopping_) return;
     stopping_ = true;
-    CloseListeners();
+    for (std::unique_ptr<Listener>& listener : listeners_) StopAccepting(std::move(listener));
+    listeners_.clear();
     for (uv_signal_t& signal : signals_) uv_close(reinterpret_cast<uv_handle_t*>(&signal), nullptr);
     StopLoops();
   });
@@ -461,18 +488,61 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
   const auto has = [&](std::string_view name) {
     return std::find(changed.begin(), changed.end(), name) != changed.end();
   };
+  // What can fail comes first, and is undone when a later step fails.
+  std::vector<std::unique_ptr<Listener>> listeners;
+  if (has("port") || has("bind")) {
+    if (Status status = ListenAll(config, &listeners); !status.ok()) {
+      return Config::SetFailed(has("port") ? "port" : "bind", status.message());
+    }
+  }
+  if (has("dir") && chdir(config.dir.c_str()) != 0) {
+    CloseNow(listeners);
+    return Config::SetFailed("dir", std::strerror(errno));
+  }
   if (has("wal-enabled")) {
-    return Config::SetFailed("wal-enabled", "the log is switched at start");
+    if (Status status = config.enable_wal ? StartLog(config) : StopLog(); !status.ok()) {
+      CloseNow(listeners);
+      return Config::SetFailed("wal-enabled", status.message());
+    }
   }
   config_ = config;
   PutInForce();
-  if (log_ != nullptr) {
-    if (has("wal-sync-policy")) log_->SetSyncPolicy(SyncPolicyOf(config_.wal_sync_policy));
-    if (has("wal-flush-interval-ms")) log_->SetFlushIntervalMs(config_.wal_flush_interval_ms);
-    if (has("wal-buffer-size")) log_->SetBufferBytes(config_.wal_buffer_size);
-    if (has("wal-max-segment-size")) log_->SetMaxSegmentBytes(config_.wal_max_segment_size);
-    if (has("wal-on-error")) log_->SetOnError(OnErrorOf(config_.wal_on_error));
+  SetLogLevel(LogLevelOf(config_.loglevel));
+  if (has("port") || has("bind")) ReplaceTcpListeners(std::move(listeners));
+  if (wal::Log* const log = execution_->log; log != nullptr) {
+    if (has("wal-sync-policy")) log->SetSyncPolicy(SyncPolicyOf(config_.wal_sync_policy));
+    if (has("wal-flush-interval-ms")) {
+      log->SetFlushIntervalMs(static_cast<uint32_t>(config_.wal_flush_interval_ms));
+    }
+    if (has("wal-buffer-size")) log->SetBufferBytes(config_.wal_buffer_size);
+    if (has("wal-max-segment-size")) log->SetMaxSegmentBytes(config_.wal_max_segment_size);
+    if (has("wal-on-error")) log->SetOnError(OnErrorOf(config_.wal_on_error));
   }
+  return Status::Ok();
+}
+
+Status Server::StartLog(const Config& config) {
+  wal::RecoveryReport report;
+  log_ = TRY(OpenLogForImage(config, world_->loops() == 1, keyspace_->options().hash_seed, &report));
+  ListenToLog();
+  execution_->log = log_.get();
+  AppendImage(*keyspace_, *log_);
+  LogInfo("the log is on", {{"directory", config.wal_dir}});
+  return Status::Ok();
+}
+
+Status Server::StopLog() {
+  wal::Log* const log = std::exchange(execution_->log, nullptr);
+  execution_->base_lsn = 0;
+  TRY(log->Stop());
+  log_.reset();
+  // Gates of the old log mean nothing to a later one.
+  for (const auto& loop : loops_) {
+    for (const auto& [id, connection] : loop->connections()) connection->session().ForgetGate();
+  }
+  for (uint32_t i = 0; i < keyspace_->shard_count(); ++i) keyspace_->shard(i).last_lsn = 0;
+  ResumeAll();
+  LogInfo("the log is off");
   return Status::Ok();
 }
 

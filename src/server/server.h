@@ -50,7 +50,6 @@ class Server {
   const std::string& run_id() const { return run_id_; }
   const std::string& replication_id() const { return replication_id_; }
   int64_t start_ms() const { return start_ms_; }
-  int port() const { return port_; }  // bound; with `port 0` in tests the kernel's choice
   uint64_t rejected_connections() const { return rejected_connections_; }
   int64_t last_save_ms() const { return last_save_ms_; }
 
@@ -104,14 +103,23 @@ class Server {
   // After a time without the log, when its disk works again: goes on with an image of all data.
   void HealLog();
   Status Listen();
-  Status ListenTcp(const std::string& address, int port);
+  // Binds and listens on every address of `bind`; on an error `listeners` is empty.
+  Status ListenAll(const Config& config, std::vector<std::unique_ptr<Listener>>* listeners);
+  Status ListenTcp(const std::string& address, int port, int backlog,
+                   std::vector<std::unique_ptr<Listener>>* listeners);
   Status ListenUnix(const std::string& path);
   void OnConnection(Listener& listener);
   void Welcome(int fd, bool unix_socket);
   bool OverOutputLimit(Session& session, const OutputBufferLimit& limit);
   void PutInForce();  // what Execution and Keyspace know of the configuration
   void CountOtherMemory(uint64_t allocated_bytes);
-  void CloseListeners();
+  void StartAccepting(Listener& listener);
+  void StopAccepting(std::unique_ptr<Listener> listener);
+  void ReplaceTcpListeners(std::vector<std::unique_ptr<Listener>> listeners);
+  static void CloseNow(std::vector<std::unique_ptr<Listener>>& listeners);
+  // CONFIG SET wal-enabled: a new epoch that begins with an image of all data; the end of the log.
+  Status StartLog(const Config& config);
+  Status StopLog();
   void StopLoops();
 
   Config config_;
@@ -129,7 +137,6 @@ class Server {
   std::string replication_id_;
   int64_t start_ms_ = 0;
   int64_t last_save_ms_ = 0;
-  int port_ = 0;
   std::atomic<uint64_t> next_client_id_{1};
   uint64_t rejected_connections_ = 0;  // loop 0
   bool stopping_ = false;              // loop 0

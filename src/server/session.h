@@ -66,6 +66,11 @@ class Session {
   // Moves `bytes` from the front of the output to `to`, without copying when that is all of it.
   void TakeOutput(size_t bytes, Buffer* to);
   Buffer& output() { return output_; }
+  // The log that its gate speaks of is gone, complete: nothing waits any more.
+  void ForgetGate() {
+    client_.gate = 0;
+    marks_.clear();
+  }
   // Anything written into output() outside of a request (a push, an error before closing).
   void MarkOutput();
 
