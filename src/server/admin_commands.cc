@@ -93,10 +93,10 @@ Status Shutdown(Call& call) {
 
 // WAITAOF numlocal numreplicas timeout
 Status WaitAof(Call& call) {
-  const int64_t local = TRY(call.args.Integer(
-      1, 0, 1, "ERR value is out of range, value must between 0 and 1"));
-  const int64_t replicas = TRY(call.args.Integer(
-      2, 0, INT64_MAX, "ERR value is out of range, must be positive"));
+  const int64_t local =
+      TRY(call.args.Integer(1, 0, 1, "ERR value is out of range, value must between 0 and 1"));
+  const int64_t replicas =
+      TRY(call.args.Integer(2, 0, INT64_MAX, "ERR value is out of range, must be positive"));
   int64_t timeout_ms = 0;
   if (!ParseInt64(call.args[3], &timeout_ms)) {
     return Status::Error("ERR timeout is not an integer or out of range");
@@ -159,15 +159,15 @@ constexpr uint32_t kSteering = kAdmin | kNoScript | kLoading | kStale;
 constexpr Command kCommands[] = {
     Command("config", "", nullptr, -2, 0, Scope::kLoop, kNoKeys, Group::kServer, "2.0.0",
             "By the subcommand.", "Commands about the configuration."),
-    Command("config|get", "parameter...", ConfigGet, -3, kSteering, Scope::kLoop, kNoKeys,
-            Group::kServer, "2.0.0", "O(N), N = patterns", "The values of options."),
+    Command("config|get", "(parameter: parameter)...", ConfigGet, -3, kSteering, Scope::kLoop,
+            kNoKeys, Group::kServer, "2.0.0", "O(N), N = patterns", "The values of options."),
     Command("config|help", "", ContainerHelp, 2, kLoading | kStale, Scope::kLoop, kNoKeys,
             Group::kServer, "5.0.0", "O(1)", "What CONFIG can do."),
     Command("config|resetstat", "", ConfigResetStat, 2, kSteering, Scope::kExclusive, kNoKeys,
             Group::kServer, "2.0.0", "O(1)", "Sets the counters of INFO back to 0."),
     Command("config|rewrite", "", ConfigRewrite, 2, kSteering, Scope::kExclusive, kNoKeys,
             Group::kServer, "2.8.0", "O(1)", "Writes the options in force to the file."),
-    Command("config|set", "(data: parameter value)...", ConfigSet, -4, kSteering,
+    Command("config|set", "(parameter_value: parameter value)...", ConfigSet, -4, kSteering,
             Scope::kExclusive, kNoKeys, Group::kServer, "2.0.0", "O(N), N = options",
             "Changes options.", "request_policy:all_nodes response_policy:all_succeeded"),
     Command("debug", "subcommand [argument...]", Debug, -2, kSteering, Scope::kExclusive, kNoKeys,
@@ -185,10 +185,10 @@ constexpr Command kCommands[] = {
     Command("memory|usage", "key [SAMPLES count:integer]", MemoryUsage, -3, kRead, Scope::kKeys,
             KeySpec{2, 2, 1, kKeyRead}, Group::kServer, "4.0.0", "O(N), N = samples",
             "The bytes a key and its value take."),
-    Command("shutdown",
-            "[nosave-save: NOSAVE|SAVE] [NOW@7.0.0] [FORCE@7.0.0] [ABORT@7.0.0]", Shutdown, -1,
-            kAdmin | kNoScript | kLoading | kStale | kNoMulti | kAllowBusy, Scope::kExclusive,
-            kNoKeys, Group::kServer, "1.0.0", "O(1)", "Stops the server, the log on disk."),
+    Command("shutdown", "[nosave_save: NOSAVE|SAVE] [NOW@7.0.0] [FORCE@7.0.0] [ABORT@7.0.0]",
+            Shutdown, -1, kAdmin | kNoScript | kLoading | kStale | kNoMulti | kAllowBusy,
+            Scope::kExclusive, kNoKeys, Group::kServer, "1.0.0", "O(1)",
+            "Stops the server, the log on disk."),
     Command("stats", "", Stats, 1, kLoading | kStale | kFast, Scope::kExclusive, kNoKeys,
             Group::kServer, "7.4.0", "O(1)", "The state of the server as one JSON object.",
             "nondeterministic_output"),

@@ -26,7 +26,8 @@ constexpr char kNoPasswordSet[] =
     "ERR AUTH <password> called without any password configured for the default user. Are you sure "
     "your configuration is correct?";
 constexpr char kHelloNeedsAuth[] =
-    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> "
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
+    "<proto> "
     "AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol "
     "version at the same time";
 constexpr char kBadName[] =
@@ -281,11 +282,12 @@ namespace {
 enum class ClientType { kNormal, kMaster, kReplica, kPubsub };
 
 Result<ClientType> ParseType(std::string_view name) {
-  for (const auto& [text, type] : {std::pair<const char*, ClientType>{"normal", ClientType::kNormal},
-                                   {"master", ClientType::kMaster},
-                                   {"replica", ClientType::kReplica},
-                                   {"slave", ClientType::kReplica},
-                                   {"pubsub", ClientType::kPubsub}}) {
+  for (const auto& [text, type] :
+       {std::pair<const char*, ClientType>{"normal", ClientType::kNormal},
+        {"master", ClientType::kMaster},
+        {"replica", ClientType::kReplica},
+        {"slave", ClientType::kReplica},
+        {"pubsub", ClientType::kPubsub}}) {
     if (EqualsIgnoreCase(name, text)) return type;
   }
   return Status::Error("ERR Unknown client type '" + std::string(name) + "'");
@@ -514,14 +516,14 @@ constexpr Command kCommands[] = {
     Command("select", "index:integer", Select, 2, kLoading | kStale | kFast | kConnection,
             Scope::kLoop, kNoKeys, Group::kConnection, "1.0.0", "O(1)",
             "Chooses the database of this connection."),
-    Command("auth", "[username] password", Auth, -2,
+    Command("auth", "[username@6.0.0] password", Auth, -2,
             kNoScript | kLoading | kStale | kFast | kNoAuth | kAllowBusy | kConnection,
             Scope::kLoop, kNoKeys, Group::kConnection, "1.0.0", "O(1)",
             "Tells who is behind this connection."),
     Command("hello",
-            "[arguments: protover:integer [AUTH auth: username password] [SETNAME clientname]]",
-            Hello, -1,
-            kNoScript | kLoading | kStale | kFast | kNoAuth | kAllowBusy | kConnection,
+            "[arguments: protover:integer [AUTH username_password: username password] [SETNAME "
+            "clientname]]",
+            Hello, -1, kNoScript | kLoading | kStale | kFast | kNoAuth | kAllowBusy | kConnection,
             Scope::kLoop, kNoKeys, Group::kConnection, "6.0.0", "O(1)",
             "Chooses the protocol, and introduces client and server to each other."),
     Command("reset", "", Reset, 1,
@@ -534,29 +536,32 @@ constexpr Command kCommands[] = {
             Group::kConnection, "2.6.9", "O(1)", "The name of this connection."),
     Command("client|help", "", ContainerHelp, 2, kLoading | kStale | kConnection, Scope::kLoop,
             kNoKeys, Group::kConnection, "5.0.0", "O(1)", "What CLIENT can do."),
-    Command("client|id", "", ClientId, 2, kSelf, Scope::kLoop, kNoKeys, Group::kConnection,
-            "5.0.0", "O(1)", "The number of this connection."),
+    Command("client|id", "", ClientId, 2, kSelf, Scope::kLoop, kNoKeys, Group::kConnection, "5.0.0",
+            "O(1)", "The number of this connection."),
     Command("client|info", "", ClientInfo, 2, kSelf, Scope::kLoop, kNoKeys, Group::kConnection,
             "6.2.0", "O(1)", "Facts about this connection.", "nondeterministic_output"),
     Command("client|kill",
-            "(filter: old-format | (new-format: [ID client-id:integer] [TYPE (client-type: "
-            "NORMAL|MASTER|SLAVE|REPLICA|PUBSUB)] [USER username] [ADDR addr] [LADDR laddr] "
-            "[SKIPME skipme] [MAXAGE maxage:integer]))",
+            "(filter: ip:port!2.8.12|(new-format: [ID client-id:integer@2.8.12]|"
+            "[TYPE normal_master_slave_pubsub@2.8.12: NORMAL|MASTER@3.2.0|SLAVE|REPLICA@5.0.0|"
+            "PUBSUB]|[USER username]|[ADDR ip:port]|[LADDR ip:port@6.2.0]|[SKIPME yes/no]|"
+            "[MAXAGE maxage:integer@7.4.0])...)",
             ClientKill, -3, kOthers, Scope::kExclusive, kNoKeys, Group::kConnection, "2.4.0",
             "O(N), N = connections", "Closes connections."),
     Command("client|list",
-            "[TYPE (client-type: NORMAL|MASTER|REPLICA|PUBSUB)] [ID client-id:integer...]",
+            "[TYPE normal_master_replica_pubsub@5.0.0: NORMAL|MASTER|REPLICA|PUBSUB] "
+            "[ID id@6.2.0: client-id:integer...]",
             ClientList, -2, kOthers, Scope::kExclusive, kNoKeys, Group::kConnection, "2.4.0",
             "O(N), N = connections", "Facts about all connections.", "nondeterministic_output"),
-    Command("client|no-evict", "(enabled: ON|OFF)", ClientNoEvict, 3, kOthers, Scope::kLoop, kNoKeys,
-            Group::kConnection, "7.0.0", "O(1)", "Spares this connection from client eviction."),
+    Command("client|no-evict", "(enabled: ON|OFF)", ClientNoEvict, 3, kOthers, Scope::kLoop,
+            kNoKeys, Group::kConnection, "7.0.0", "O(1)",
+            "Spares this connection from client eviction."),
     Command("client|no-touch", "(enabled: ON|OFF)", ClientNoTouch, 3, kSelf, Scope::kLoop, kNoKeys,
             Group::kConnection, "7.2.0", "O(1)",
             "Leaves access times alone while this connection reads."),
-    Command("client|pause", "timeout:integer [mode: WRITE|ALL]", ClientPause, -3, kOthers,
+    Command("client|pause", "timeout:integer [mode@6.2.0: WRITE|ALL]", ClientPause, -3, kOthers,
             Scope::kExclusive, kNoKeys, Group::kConnection, "2.9.50", "O(1)",
             "Holds back commands for a while."),
-    Command("client|reply", "(on-off-skip: ON|OFF|SKIP)", ClientReply, 3, kSelf, Scope::kLoop,
+    Command("client|reply", "(on_off_skip: ON|OFF|SKIP)", ClientReply, 3, kSelf, Scope::kLoop,
             kNoKeys, Group::kConnection, "3.2.0", "O(1)", "Switches replies off and on."),
     Command("client|setinfo", "(attr: LIB-NAME libname|LIB-VER libver)", ClientSetInfo, 4, kSelf,
             Scope::kLoop, kNoKeys, Group::kConnection, "7.2.0", "O(1)",
