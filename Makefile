@@ -37,7 +37,7 @@ bench: build
 fuzz: deps
 	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
 	$(call BUILD,build/release) --target parser_fuzz
-	build/release/parser_fuzz --seconds $(or $(SECONDS),60)
+	build/release/parser_fuzz $(or $(SECONDS),60)
 
 fmt:
 	git ls-files '*.cc' '*.h' | xargs clang-format -i
