@@ -21,6 +21,7 @@ namespace crab::wal {
 // A record's place in the log, from 1, dense; 0 = before every record.
 using Lsn = uint64_t;
 constexpr Lsn kNoGate = 0;
+constexpr Lsn kUnknownLsn = ~Lsn{0};  // the end of what is lost with the last, unreadable segment
 
 enum class SyncPolicy : uint8_t { kNone, kAsync, kSync };
 enum class RecoveryMode : uint8_t { kSalvage, kPrefix, kStrict };
@@ -73,7 +74,7 @@ struct RecoveryReport {
   uint64_t torn_bytes = 0;              // cut off behind the last good record
   int64_t recovery_time_ms = 0;
   struct LostRange {
-    Lsn first, last;
+    Lsn first, last;    // kUnknownLsn: nobody knows how many
     std::string where;  // segment and byte range
   };
   std::vector<LostRange> lost;

@@ -106,6 +106,7 @@ class LogImpl final : public Log {
   void NoteWritten(size_t bytes);
   Status SyncSegment();
   void Free(Mark mark);
+  bool ZeroesAhead() const;
   bool SegmentIsFull(uint64_t frame_bytes) const;
   Status Rotate();
   Status OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap);

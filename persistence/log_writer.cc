@@ -274,7 +274,7 @@ void LogImpl::NoteWritten(size_t bytes) {
     written_lsn_.store(staged_.lsn, std::memory_order_release);
   }
   if (policy_.load(std::memory_order_relaxed) == SyncPolicy::kNone) failures_ = 0;
-  if (segment_->offset() * 2 > segment_->zeroed_bytes()) {
+  if (ZeroesAhead() && segment_->offset() * 2 > segment_->zeroed_bytes()) {
     spares_->Request(max_segment_bytes_.load(std::memory_order_relaxed));
   }
   std::lock_guard guard(control_mutex_);
@@ -324,12 +324,18 @@ void LogImpl::Free(Mark mark) {
 
 // --- segments ------------------------------------------------------------------------------------
 
+// Only under `sync` does zeroed space pay: there a sync of it takes half as long. The other
+// policies sync so seldom that writing everything twice costs more than it saves.
+bool LogImpl::ZeroesAhead() const {
+  return policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
+}
+
 // A record larger than a segment goes into one of its own, whatever its size.
 bool LogImpl::SegmentIsFull(uint64_t frame_bytes) const {
   if (segment_->records() == 0) return false;
   const uint64_t end = segment_->offset() + frame_bytes + kEndBytes;
   if (end > max_segment_bytes_.load(std::memory_order_relaxed)) return true;
-  return end > segment_->zeroed_bytes() && spares_->ready();
+  return ZeroesAhead() && end > segment_->zeroed_bytes() && spares_->ready();
 }
 
 Status LogImpl::Rotate() {
@@ -379,7 +385,9 @@ Status LogImpl::OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
   if (!spare) {
     made_at = Path("segment.tmp");
     const uint64_t bytes =
-        std::min(kFirstZeroedBytes, max_segment_bytes_.load(std::memory_order_relaxed));
+        ZeroesAhead()
+            ? std::min(kFirstZeroedBytes, max_segment_bytes_.load(std::memory_order_relaxed))
+            : kSegmentHeaderBytes;
     spare = SpareMaker::Spare{TRY(MakeZeroedFile(disk_, made_at, bytes)), bytes};
   }
   TRY(spare->file->WriteAt(0, EncodeSegmentHeader(info)));

@@ -9,7 +9,9 @@
 #include "persistence/reader.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "persistence/record.h"
 #include "persistence/segment.h"
@@ -54,7 +56,9 @@ class Window {
       if (buffer_.size() < wanted) buffer_.resize(wanted);
       start_ = offset;
       filled_ = 0;
-      filled_ = TRY(file_->ReadAt(offset, {buffer_.data(), wanted}));
+      auto filled = file_->ReadAt(offset, {buffer_.data(), wanted});
+      if (!filled.ok()) filled = file_->ReadAt(offset, {buffer_.data(), wanted});  // a hiccup?
+      filled_ = TRY(std::move(filled));
       bytes = std::min<uint64_t>(bytes, filled_);
     }
     return std::string_view(buffer_.data() + (offset - start_), bytes);
@@ -94,6 +98,7 @@ class DirectoryReader final : public Reader {
   void RelateSegments();
   bool EnterSegment(Frame* frame);
   void LeaveSegment();
+  void GiveUp(std::string reason, Frame* frame);
   Result<Candidate> TryFrame(uint64_t offset);
   Result<uint64_t> FindFrame(uint64_t from, Candidate* found);
   Result<uint64_t> LastWrittenByte(uint64_t from);
@@ -112,7 +117,8 @@ class DirectoryReader final : public Reader {
 
   size_t index_ = 0;
   bool in_segment_ = false;
-  bool ended_ = false;  // behind a torn tail
+  bool ended_ = false;       // behind a torn tail
+  bool open_ended_ = false;  // the last segment cannot be read
   Window window_;
   uint64_t offset_ = 0;
   Lsn expected_ = 1;  // the next record's
@@ -140,24 +146,22 @@ Status DirectoryReader::Start() {
 }
 
 Status DirectoryReader::ReadHeader(SegmentInfo* segment) {
-  auto opened = disk_.Open(segment->path, OpenMode::kRead);
-  if (!opened.ok()) {
-    // Without the permission to read it nothing is known of the log; a broken disk is damage.
-    if (opened.system_errno() == EACCES || opened.system_errno() == EPERM) {
-      return opened.TakeStatus();
-    }
-    segment->problem = opened.message();
-    return Status::Ok();
-  }
   std::vector<char> bytes(kSegmentHeaderBytes);
-  auto size = opened.value()->Size();
-  auto read = opened.value()->ReadAt(0, bytes);
-  if (!size.ok() || !read.ok()) {
-    segment->problem = size.ok() ? read.message() : size.message();
+  const auto read = [&]() -> Result<size_t> {
+    auto file = TRY(disk_.Open(segment->path, OpenMode::kRead));
+    segment->file_bytes = TRY(file->Size());
+    return file->ReadAt(0, bytes);
+  };
+  auto size = read();
+  if (!size.ok()) size = read();  // a hiccup passes, damage stays
+  if (!size.ok()) {
+    // A broken place of the disk is damage. Anything else (no permission, no descriptor left) says
+    // nothing of the log, and to go on without the segment would be to throw it away.
+    if (size.system_errno() != EIO && size.system_errno() != ENOENT) return size.TakeStatus();
+    segment->problem = size.message();
     return Status::Ok();
   }
-  segment->file_bytes = *size;
-  DecodeSegmentHeader({bytes.data(), *read}, segment);
+  DecodeSegmentHeader({bytes.data(), *size}, segment);
   if (!segment->problem.empty()) return Status::Ok();
   if (segment->min_reader_version > kFormatVersion) {
     return Status::Error("cannot read " + segment->path + ": it needs a reader of format version " +
@@ -213,15 +217,14 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
   *frame = Frame();
   while (!ended_ && index_ < segments_.size()) {
     *frame = Frame();  // what a place that turned out to be empty has left
-    *frame = Frame();  // the end of a segment may have left its judgement in it
     if (!in_segment_) {
       if (EnterSegment(frame)) return true;
       continue;
     }
     auto candidate = TryFrame(offset_);
     if (!candidate.ok()) {
-      LeaveSegment();
-      return candidate.TakeStatus();
+      GiveUp(std::string(candidate.message()), frame);
+      return true;
     }
     if (candidate->good) {
       const FrameHeader& header = candidate->header;
@@ -236,13 +239,13 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
     }
     auto judged = JudgeBadPlace(*candidate, frame);
     if (!judged.ok()) {
-      LeaveSegment();
-      return judged.TakeStatus();
+      GiveUp(std::string(judged.message()), frame);
+      return true;
     }
     if (*judged) return true;
   }
   // The last segments could not be read at all, and something says that there was more.
-  if (!ended_ && expected_ <= durable_) {
+  if (!ended_ && !open_ended_ && expected_ <= durable_) {
     Missing(expected_, durable_, "the end of the log is missing", frame);
     return true;
   }
@@ -252,7 +255,6 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
 // Opens the segment at index_. True when there is something to report before its first frame.
 bool DirectoryReader::EnterSegment(Frame* frame) {
   SegmentInfo& segment = current();
-  Status opened = Status::Ok();
   if (segment.problem.empty()) {
     auto file = disk_.Open(segment.path, OpenMode::kRead);
     if (file.ok()) {
@@ -262,16 +264,7 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
     }
   }
   if (!segment.problem.empty()) {
-    // What it held is counted by whoever comes next: by the LSN its records go on with.
-    frame->segment = &segment;
-    frame->bytes = segment.file_bytes;
-    frame->verdict = Verdict::kCorrupt;
-    frame->reason = segment.name + " cannot be read: " + segment.problem;
-    frame->lost_first = expected_;
-    frame->lost_last = expected_ - 1;
-    const SegmentInfo* successor = Successor();
-    if (successor != nullptr && successor->first_lsn <= expected_) frame->verdict = Verdict::kCut;
-    ++index_;
+    GiveUp(segment.problem, frame);
     return true;
   }
   if (segment.epoch != epoch_) {
@@ -296,6 +289,27 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
   Missing(expected_, segment.first_lsn - 1,
           "nothing holds the records before the first one of " + segment.name, frame);
   return true;
+}
+
+// The segment, or the rest of it, cannot be read. What it held is counted by whoever comes next, by
+// the LSN its records go on with; behind the last segment nobody can.
+void DirectoryReader::GiveUp(std::string reason, Frame* frame) {
+  SegmentInfo& segment = current();
+  *frame = Frame();
+  frame->segment = &segment;
+  frame->offset = in_segment_ ? offset_ : 0;
+  frame->bytes = segment.file_bytes - std::min(segment.file_bytes, frame->offset);
+  frame->verdict = Verdict::kCorrupt;
+  frame->reason = segment.name + " cannot be read: " + reason;
+  frame->lost_first = expected_;
+  frame->lost_last = expected_ - 1;
+  const SegmentInfo* successor = Successor();
+  if (successor == nullptr) {
+    if (!std::exchange(open_ended_, true)) frame->lost_last = kUnknownLsn;
+  } else if (successor->first_lsn <= expected_) {
+    frame->verdict = Verdict::kCut;
+  }
+  LeaveSegment();
 }
 
 void DirectoryReader::LeaveSegment() {

@@ -65,7 +65,8 @@ struct Frame {
   uint16_t shard = 0;
   std::string_view payload;           // lives until the next call; empty unless kGood or kCut
   Lsn lost_first = 0, lost_last = 0;  // kCorrupt, kMissing: the records that are gone (may be none:
-                                      // last < first); kTorn: the first that is not there
+                                      // last < first, or nobody knows how many: last =
+                                      // kUnknownLsn); kTorn: the first that is not there
   std::string reason;                 // a sentence, unless kGood
 };
 
@@ -84,8 +85,7 @@ class Reader {
 
   // The next frame of the log in order of LSN; false at the end. Zeroed space is not reported.
   // After a corrupt run it goes on behind it (salvage); a caller that wants only the good
-  // beginning stops there. An error is the disk's: that segment is given up, the next call goes
-  // on with the next one.
+  // beginning stops there. What the disk fails to read, twice, is a corrupt run as well.
   virtual Result<bool> Next(Frame* frame) = 0;
 
   // As far as has been read: the largest LSN that something states to be durable.

@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kWarningsMax = 100;  // a damaged log can have a reason per record
 
 std::string Range(Lsn first, Lsn last) {
+  if (last == kUnknownLsn) return "LSNs from " + std::to_string(first) + " on";
   return first == last ? "LSN " + std::to_string(first)
                        : "LSNs " + std::to_string(first) + " to " + std::to_string(last);
 }
@@ -215,7 +216,7 @@ Status Recovery::Lost(Lsn first, Lsn last, const std::string& where, const std::
   std::string text = where + ": " + reason;
   if (last >= first) {
     text += "; " + Range(first, last) + " lost";
-    report_.corrupted_entries += last - first + 1;
+    report_.corrupted_entries += last == kUnknownLsn ? 1 : last - first + 1;
     report_.lost.push_back({first, last, where});
   }
   switch (options_.recovery) {
@@ -232,7 +233,7 @@ Status Recovery::Lost(Lsn first, Lsn last, const std::string& where, const std::
       return Status::Ok();
     case RecoveryMode::kSalvage:
       Warn(text + "; going on behind it (the result may be a state that never was)");
-      found_.next_lsn = std::max(found_.next_lsn, last + 1);
+      if (last != kUnknownLsn) found_.next_lsn = std::max(found_.next_lsn, last + 1);
       return Status::Ok();
   }
   return Status::Ok();
