@@ -2,7 +2,7 @@
 
 #include "src/commands/registry.h"
 #include "src/commands/syntax.h"
-#include "src/server/client_commands.h"
+#include "src/server/server.h"
 
 namespace crab {
 namespace {
