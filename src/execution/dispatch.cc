@@ -98,7 +98,7 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
   const Command* command = execution_.registry.Find(args, &container);
   if (__builtin_expect(command == nullptr, 0)) {
     Reject(reply, nullptr, UnknownCommand(args, container));
-    if (client.reply_mode != ReplyMode::kOn) out.Truncate(reply_begin);
+    if (client.reply_mode != ReplyMode::kOn) Silence(client, out, reply_begin);
     return Outcome::kDone;
   }
   Status refusal = Status::Ok();
@@ -110,7 +110,7 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
   }
   if (__builtin_expect(!refusal.ok(), 0)) {
     Reject(reply, command, refusal);
-    if (client.reply_mode != ReplyMode::kOn) out.Truncate(reply_begin);
+    if (client.reply_mode != ReplyMode::kOn) Silence(client, out, reply_begin);
     return Outcome::kDone;
   }
   if (__builtin_expect(execution_.pause_until_ms > now_ms_, 0) &&
@@ -168,14 +168,16 @@ void Dispatcher::Finish(Client& client, const Command& command, Buffer& out, siz
   stats.Count(spent);
   ++stats_.processed;
   if (__builtin_expect(spent > kClockCyclesMax, 0)) RefreshClock();
-  if (__builtin_expect(client.reply_mode != ReplyMode::kOn, 0)) {
-    out.Truncate(reply_begin);
-    // CLIENT REPLY SKIP silences itself and the one command after it.
-    if (client.reply_mode == ReplyMode::kSkip) {
-      client.reply_mode = ReplyMode::kOn;
-    } else if (client.reply_mode == ReplyMode::kSkipNext) {
-      client.reply_mode = ReplyMode::kSkip;
-    }
+  if (__builtin_expect(client.reply_mode != ReplyMode::kOn, 0)) Silence(client, out, reply_begin);
+}
+
+void Dispatcher::Silence(Client& client, Buffer& out, size_t reply_begin) {
+  out.Truncate(reply_begin);
+  // CLIENT REPLY SKIP silences itself and the one command after it, be that one refused.
+  if (client.reply_mode == ReplyMode::kSkip) {
+    client.reply_mode = ReplyMode::kOn;
+  } else if (client.reply_mode == ReplyMode::kSkipNext) {
+    client.reply_mode = ReplyMode::kSkip;
   }
 }
 
@@ -215,6 +217,7 @@ void Dispatcher::RunKeyed(Call& call) {
   if (locking) locks_.Lock(keyspace);
   int64_t bytes_grown = 0;
   if (limited) {
+    locks_.Compact();  // each shard's growth counts once
     for (uint16_t index : locks_.shards()) bytes_grown -= keyspace.shard(index).MemoryBytes();
   }
   Invoke(call);

@@ -114,6 +114,8 @@ class Dispatcher {
   void Invoke(Call& call);
   // The command ran: counts its time, and drops its reply where the client asked for none.
   void Finish(Client& client, const Command& command, Buffer& out, size_t reply_begin);
+  // Drops the reply of a client that wants none, now or for the next command.
+  void Silence(Client& client, Buffer& out, size_t reply_begin);
   // Hands the effects to the log; the LSN, or 0 where there was nothing to log.
   uint64_t Tap();
   // Deletes keys until memory fits; false when it cannot.

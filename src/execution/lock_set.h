@@ -30,6 +30,13 @@ class LockSet {
     shards_[size_++] = static_cast<uint16_t>(shard);
     return true;
   }
+  // Sorts and drops what stands twice; whether there is room for another.
+  bool Compact() {
+    std::sort(shards_.begin(), shards_.begin() + size_);
+    size_ = std::unique(shards_.begin(), shards_.begin() + size_) - shards_.begin();
+    return size_ < kShardsMax;
+  }
+  // In the order of adding, with duplicates, until Compact or Lock.
   std::span<const uint16_t> shards() const { return {shards_.data(), size_}; }
 
   void Lock(Keyspace& keyspace) {
@@ -41,13 +48,6 @@ class LockSet {
   }
 
  private:
-  // Sorts and drops what stands twice; whether that made room.
-  bool Compact() {
-    std::sort(shards_.begin(), shards_.begin() + size_);
-    size_ = std::unique(shards_.begin(), shards_.begin() + size_) - shards_.begin();
-    return size_ < kShardsMax;
-  }
-
   std::array<uint16_t, kShardsMax> shards_;
   size_t size_ = 0;
 };
