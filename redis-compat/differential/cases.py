@@ -218,6 +218,14 @@ class Run:
             replies.append(whole)
         self.compare([b"!raw", data[:60]], *replies)
 
+    def do_fatal(self, rest):
+        """Bytes as they are, to which the server answers by closing the connection."""
+        ends = []
+        for connection in self.both():
+            connection.send(unescape(rest))
+            ends.append(self.to_end(connection))
+        self.compare([b"!fatal"], *ends)
+
     def do_until(self, rest):
         """!until MS COMMAND => REPLY: both servers come to give this reply."""
         limit, _, rest = rest.partition(" ")

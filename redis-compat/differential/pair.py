@@ -4,6 +4,7 @@ from support.resp import Closed, Connection, Slow, decode, encode, quote
 from support.servers import Server
 
 OPTIONS = ["--appendonly", "no", "--enable-debug-command", "yes"]
+REPLY_S = 5.0
 # Replies that count time: how far they may lie apart, in their own unit.
 TOLERANCES = {
     "TTL": 1, "PTTL": 1500, "EXPIRETIME": 1, "PEXPIRETIME": 1500, "TIME": None, "LASTSAVE": None,
@@ -71,10 +72,21 @@ class Pair:
             server.__exit__()
 
     def connect(self):
-        return [Connection(server.address) for server in self.servers]
+        return [Connection(server.address, timeout_s=REPLY_S) for server in self.servers]
+
+    def renew_control(self):
+        """A case of CLIENT KILL or CLIENT PAUSE may have cost us the control connections."""
+        for side, connection in enumerate(self.control):
+            try:
+                connection.raw("PING")
+            except (Closed, Slow):
+                connection.close()
+                self.control[side] = Connection(self.servers[side].address)
+                self.control[side].raw("AUTH", "secret")  # the one password that cases set
 
     def clear(self):
         """The state every case starts from, whatever the one before left behind."""
+        self.renew_control()
         for connection in self.control:
             connection.send(
                 b"".join(
@@ -104,6 +116,7 @@ class Pair:
 
     def data_sets_differ(self):
         """What is different between the two data sets, or None."""
+        self.renew_control()
         ours, theirs = (data_set(connection) for connection in self.control)
         for place in sorted(set(ours) | set(theirs)):
             left, right = ours.get(place), theirs.get(place)
