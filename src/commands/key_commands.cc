@@ -173,7 +173,8 @@ Status Move(Call& call) {
   return Status::Ok();
 }
 
-// For the walks, which see entries as they lie. A key still lives in the millisecond of its deadline.
+// For the walks, which see entries as they lie. A key still lives in the millisecond of its
+// deadline.
 bool HasPassed(const Entry& entry, int64_t now_ms) {
   return entry.has_deadline() && entry.deadline_ms() < now_ms;
 }
