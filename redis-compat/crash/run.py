@@ -1,0 +1,256 @@
+#!/usr/bin/python3
+"""Kills the server with -9 under load, again and again, and checks what it holds after each restart.
+
+    redis-compat/crash/run.py [--server PATH] [--kills N] [--policy P] [--seed N]
+
+Writers on several connections keep pipelines of commands under way. After a kill everything that was
+acknowledged must be there; of what was under way per connection none, some or all, whole and in order.
+"""
+
+import argparse
+import collections
+import pathlib
+import random
+import selectors
+import shutil
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from crash.model import Writer  # noqa: E402
+from support.resp import Closed, Incomplete, Slow, encode, reply_end  # noqa: E402
+from support.servers import CRABCACHE, Server  # noqa: E402
+from support.tally import Tally  # noqa: E402
+
+POLICIES = ("none", "async", "sync")
+# For the check of this program itself. redis-server's everysec may hold a write back while an fsync
+# runs, and then loses acknowledged writes on kill -9; its other two policies do not.
+REDIS_POLICY = {"none": "no", "async": "no", "sync": "always"}
+# A small ring and the smallest segment, so that values pass an eighth of the one and all of the other.
+RING_BYTES = SEGMENT_BYTES = 1 << 20
+KILLS_PER_DIRECTORY = 7
+Plan = collections.namedtuple("Plan", "name policy threads switching big_bytes")
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server", default=CRABCACHE, help="the server under test")
+    parser.add_argument("--kills", type=int, default=16, help="kills of each plan")
+    parser.add_argument("--policy", choices=POLICIES, help="only this policy's plan")
+    parser.add_argument("--writers", type=int, default=4, help="connections that write")
+    parser.add_argument("--depth", type=int, default=32, help="largest pipeline of one connection")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="keep the directory of a failed run")
+    return parser.parse_args()
+
+
+class Link:
+    """A writer's connection, driven without blocking."""
+
+    def __init__(self, writer, connection, depth):
+        self.writer = writer
+        self.connection = connection
+        self.depth = depth
+        self.socket = connection.socket
+        self.socket.setblocking(False)
+        self.unsent = b""
+        self.received = b""
+        self.open = True
+
+    def fill(self):
+        """Keeps a pipeline under way and hands the kernel as much of it as it takes."""
+        parts = [self.unsent]
+        while len(self.writer.in_flight) < self.depth:
+            parts.append(self.writer.next_command())
+        self.unsent = b"".join(parts)
+        try:
+            sent = self.socket.send(self.unsent)
+            self.unsent = self.unsent[sent:]
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the replies that had left before are still to be read
+
+    def drain(self):
+        """Takes every reply that is there. Returns the first wrong one's story, or None."""
+        try:
+            data = self.socket.recv(1 << 18)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self.open = False
+            return None
+        self.received += data
+        start, problem = 0, None
+        while start < len(self.received):
+            try:
+                end = reply_end(self.received, start)
+            except Incomplete:
+                break
+            problem = problem or self.writer.acknowledge(self.received[start:end])
+            start = end
+        self.received = self.received[start:]
+        return problem
+
+
+def load(server, writers, depth, kill_after_s, switch, rng):
+    """Writes until the server, killed at a random moment, has closed every connection."""
+    links = []
+    selector = selectors.DefaultSelector()
+    for writer in writers:
+        link = Link(writer, server.connect(), rng.randrange(1, depth + 1))
+        links.append(link)
+        selector.register(link.socket, selectors.EVENT_READ, link)
+    control = server.connect() if switch else None
+    # The signal comes from another thread: it falls anywhere, also into the middle of a send.
+    killer = threading.Timer(kill_after_s, server.process.kill)
+    killer.start()
+    problem = None
+    deadline = time.monotonic() + kill_after_s + 30
+    try:
+        while any(link.open for link in links) and problem is None:
+            if time.monotonic() > deadline:
+                problem = "a killed server's connection stays open"
+            if control and rng.random() < 0.02:
+                try:
+                    control.raw(*switch(rng))
+                except (Closed, Slow, OSError):
+                    control = None
+            for link in links:
+                if link.open:
+                    link.fill()
+            for key, _ in selector.select(0.01):
+                link = key.data
+                problem = problem or link.drain()
+                if not link.open:
+                    selector.unregister(link.socket)
+    finally:
+        killer.cancel()
+        server.kill()
+        for link in links:
+            link.connection.close()
+    return problem
+
+
+def read_back(server):
+    """The whole data set: key -> (value, whether it has a deadline)."""
+    with server.connect(timeout_s=30.0) as connection:
+        keys = connection.do("KEYS", "*")
+        found = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            values = connection.pipeline([["GET", key] for key in part])
+            ttls = connection.pipeline([["PTTL", key] for key in part])
+            for key, value, ttl in zip(part, values, ttls):
+                found[key] = (value, ttl >= 0)
+        return found
+
+
+def verify(server, writers):
+    """All that is wrong with the data set after a restart."""
+    found = read_back(server)
+    counter = int(found.pop(b"shared:counter", (b"0", False))[0])
+    problems = []
+    for writer in writers:
+        own = {key: found.pop(key) for key in list(found) if key.startswith(writer.prefix)}
+        problem = writer.settle(own)
+        if problem:
+            problems.append(problem)
+    if found:
+        problems.append(f"keys that nobody wrote: {sorted(found)[:5]!r}")
+    low = sum(writer.counter_acknowledged for writer in writers)
+    high = sum(writer.counter_sent for writer in writers)
+    if not low <= counter <= high:
+        problems.append(f"shared:counter is {counter}, should lie in {low}..{high}")
+    # What was under way is decided now: the next round counts from what was found.
+    for writer in writers:
+        writer.counter_acknowledged = writer.counter_sent = 0
+    writers[0].counter_acknowledged = writers[0].counter_sent = counter
+    return problems
+
+
+def server_for(binary, plan):
+    ours = ["--wal-enabled", "yes", "--wal-sync-policy", plan.policy]
+    ours += ["--threads", str(plan.threads)]
+    ours += ["--wal-ring-size", str(RING_BYTES), "--wal-max-segment-size", str(SEGMENT_BYTES)]
+    theirs = ["--appendonly", "yes", "--appendfsync", REDIS_POLICY[plan.policy]]
+    theirs += ["--auto-aof-rewrite-percentage", "0"]
+    return Server(binary, ours=ours, theirs=theirs)
+
+
+def switcher(server):
+    """A CONFIG SET that changes the policy, in the spelling of this server."""
+
+    def switch(rng):
+        policy = rng.choice(POLICIES)
+        if server.redis:
+            return ["CONFIG", "SET", "appendfsync", REDIS_POLICY[policy]]
+        return ["CONFIG", "SET", "wal-sync-policy", policy]
+
+    return switch
+
+
+def run_directory(chosen, plan, seed, kills, tally):
+    """A fresh directory, killed `kills` times. Returns the number of commands acknowledged."""
+    rng = random.Random(f"{plan.name}/{seed}")
+    writers = [Writer(number, f"{plan.name}/{seed}", plan.big_bytes) for number in range(chosen.writers)]
+    with server_for(chosen.server, plan) as server:
+        switch = switcher(server) if plan.switching else None
+        for kill in range(kills):
+            name = f"{plan.name}, seed {seed}, kill {kill + 1}"
+            problem = load(server, writers, chosen.depth, rng.uniform(0.02, 0.5), switch, rng)
+            # Now and then the next start is killed as well: recovery must survive its own death.
+            for _ in range(rng.choice((0, 0, 0, 1, 2))):
+                server.spawn()
+                time.sleep(rng.uniform(0.0, 0.03))  # a random moment, not a wait
+                server.kill()
+            try:
+                server.start()
+                problems = ([problem] if problem else []) + verify(server, writers)
+            except (RuntimeError, Closed, Slow, OSError) as error:
+                problems = [problem, f"no restart: {type(error).__name__}: {error}"]
+            if not tally.check(name, not problems, "\n  ".join(filter(None, problems))):
+                if chosen.keep:
+                    kept = pathlib.Path(f"{server.directory}-kept")
+                    shutil.copytree(server.directory, kept, ignore=shutil.ignore_patterns("*.sock"))
+                    print(f"  kept in {kept}")
+                break
+        return sum(writer.acknowledged for writer in writers)
+
+
+def main():
+    chosen = options()
+    tally = Tally()
+    plans = [
+        Plan("none", "none", 2, False, 0),
+        Plan("async", "async", 3, False, 3 * SEGMENT_BYTES // 2),
+        Plan("sync", "sync", 2, False, 3 * SEGMENT_BYTES // 2),
+        Plan("one thread", "async", 1, False, 0),
+        Plan("policy switched under load", "sync", 2, True, SEGMENT_BYTES // 2),
+    ]
+    if chosen.policy:
+        plans = [plan for plan in plans if plan.name == chosen.policy]
+    for plan in plans:
+        started, acknowledged, left, seed = time.monotonic(), 0, chosen.kills, chosen.seed
+        # The two plans on the side are shorter: the three policies are what must be shown.
+        if plan.name not in POLICIES:
+            left = max(chosen.kills // 2, 1)
+        while left > 0:
+            kills = min(left, KILLS_PER_DIRECTORY)
+            acknowledged += run_directory(chosen, plan, seed, kills, tally)
+            left -= kills
+            seed += 1
+        print(
+            f"{plan.name}: {acknowledged} commands acknowledged, "
+            f"{time.monotonic() - started:.1f} s",
+            flush=True,
+        )
+    tally.finish()
+
+
+if __name__ == "__main__":
+    main()
