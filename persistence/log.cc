@@ -96,7 +96,8 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   epoch_ = recovered.last_epoch;
   number_ = recovered.last_number;
   taken_numbers_ = recovered.numbers;
-  // A segment that cannot be read may have begun an epoch of its own, and may be read again one day.
+  // A segment that cannot be read may have begun an epoch of its own, and may be read again one
+  // day.
   for (uint64_t n = number_ + 1; taken_numbers_.count(n) != 0; ++n) ++epoch_;
   predecessor_number_ = recovered.last_number;
   ring_epoch_ = recovered.ring_epoch;

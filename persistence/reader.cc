@@ -35,6 +35,11 @@ bool KnownType(uint8_t type) {
                             type <= static_cast<uint8_t>(FrameType::kGap));
 }
 
+// Records below this were complete when the segment was made.
+Lsn FirstNeeded(const SegmentInfo& segment) {
+  return segment.after_gap ? segment.durable_lsn + 1 : segment.first_lsn;
+}
+
 // A file seen through a window that moves forward, and now and then back.
 class Window {
  public:
@@ -146,7 +151,7 @@ Status DirectoryReader::Start() {
 }
 
 Status DirectoryReader::ReadHeader(SegmentInfo* segment) {
-  std::vector<char> bytes(kSegmentHeaderBytes);
+  std::vector<char> bytes(kSegmentHeaderBytes + sizeof(FrameHeader));
   const auto read = [&]() -> Result<size_t> {
     auto file = TRY(disk_.Open(segment->path, OpenMode::kRead));
     segment->file_bytes = TRY(file->Size());
@@ -163,6 +168,13 @@ Status DirectoryReader::ReadHeader(SegmentInfo* segment) {
   }
   DecodeSegmentHeader({bytes.data(), *size}, segment);
   if (!segment->problem.empty()) return Status::Ok();
+  if (*size == bytes.size()) {
+    FrameHeader first;
+    std::memcpy(&first, bytes.data() + kSegmentHeaderBytes, sizeof(first));
+    segment->after_gap =
+        first.type == static_cast<uint8_t>(FrameType::kGap) && first.length == 0 &&
+        (first.crc ^ PlaceMix(segment->salt, kSegmentHeaderBytes)) == BodyCrc(first, {});
+  }
   if (segment->min_reader_version > kFormatVersion) {
     return Status::Error("cannot read " + segment->path + ": it needs a reader of format version " +
                          std::to_string(segment->min_reader_version) + " and this program has " +
@@ -280,14 +292,15 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
   offset_ = kSegmentHeaderBytes;
   running_crc_ = 0;
   running_crc_known_ = true;
-  if (segment.first_lsn <= expected_ || segment.first_lsn >= segment.end_lsn) return false;
-  auto first = TryFrame(offset_);
-  if (first.ok() && first->good && first->header.type == static_cast<uint8_t>(FrameType::kGap)) {
-    expected_ = segment.first_lsn;  // announced: TakeGood reports it
+  if (segment.first_lsn >= segment.end_lsn) return false;
+  const Lsn needed = FirstNeeded(segment) - 1;
+  if (needed < expected_) {
+    expected_ = std::max(expected_, segment.first_lsn);
     return false;
   }
-  Missing(expected_, segment.first_lsn - 1,
-          "nothing holds the records before the first one of " + segment.name, frame);
+  Missing(expected_, needed, "nothing holds the records before the first one of " + segment.name,
+          frame);
+  expected_ = std::max(expected_, segment.first_lsn);
   return true;
 }
 
@@ -465,7 +478,7 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
   frame->lsn = expected_;
   frame->reason = bad.why;
   const SegmentInfo* successor = Successor();
-  const Lsn below = successor == nullptr ? ~Lsn{0} : successor->first_lsn;
+  const Lsn below = successor == nullptr ? ~Lsn{0} : FirstNeeded(*successor);
   if (successor != nullptr && expected_ >= below) {
     const uint64_t end = TRY(LastWrittenByte(offset_));
     frame->bytes = end - offset_;

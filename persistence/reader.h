@@ -41,6 +41,10 @@ struct SegmentInfo {
   uint32_t predecessor_crc = 0;  // running CRC of the predecessor's records
   uint64_t ring_epoch = 0;       // epoch of the ring whose records this epoch began with; 0 = none
 
+  // Logging had been off before this segment: LSNs above `durable_lsn` and below `first_lsn` were
+  // given up then, which is known and no damage.
+  bool after_gap = false;
+
   // Records from here on were cut off: a later epoch issues these LSNs again.
   Lsn end_lsn = ~Lsn{0};
 };

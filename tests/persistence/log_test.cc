@@ -1,11 +1,13 @@
 #include "persistence/log.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -13,6 +15,8 @@
 #include <vector>
 
 #include "persistence/reader.h"
+#include "persistence/segment.h"
+#include "tests/support/sim_disk.h"
 
 namespace crab::wal {
 namespace {
@@ -40,10 +44,10 @@ class LogTest : public testing::Test {
     std::unique_ptr<Log> log;
   };
 
-  Found Open() {
+  Found Open(Disk& disk = RealDisk()) {
     Found found;
     auto log = Log::Open(
-        RealDisk(), options_, [&](const Identity& identity) { found.identity = identity; },
+        disk, options_, [&](const Identity& identity) { found.identity = identity; },
         [&](const RecordView& record) {
           found.payloads.emplace_back(record.payload);
           found.lsns.push_back(record.lsn);
@@ -152,6 +156,254 @@ TEST_F(LogTest, WritesRecordsLargerThanTheRingAndTheSegment) {
   ASSERT_EQ(found.payloads.size(), 3u);
   EXPECT_EQ(found.payloads[1], large);
   EXPECT_EQ(found.payloads[2], "after");
+}
+
+TEST_F(LogTest, KeepsTheOrderOfManyAppenders) {
+  constexpr int kThreads = 4;
+  constexpr int kEach = 5000;
+  {
+    Found found = Open();
+    ASSERT_NE(found.log, nullptr) << found.error;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        Lsn last = 0;
+        for (int i = 0; i < kEach; ++i) {
+          const Lsn lsn = found.log->Append(RecordType::kEffect, static_cast<uint16_t>(t),
+                                            std::to_string(t) + ":" + std::to_string(i));
+          EXPECT_GT(lsn, last);
+          last = lsn;
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_TRUE(found.log->Stop().ok());
+  }
+  Found found = Open();
+  ASSERT_EQ(found.payloads.size(), size_t{kThreads * kEach});
+  std::vector<int> next(kThreads);
+  for (size_t i = 0; i < found.payloads.size(); ++i) {
+    ASSERT_EQ(found.lsns[i], i + 1);
+    const int thread = found.payloads[i][0] - '0';
+    ASSERT_EQ(found.payloads[i], std::to_string(thread) + ":" + std::to_string(next[thread]++));
+  }
+}
+
+TEST_F(LogTest, FillsSegmentsOneAfterTheOther) {
+  const std::string payload(100 << 10, 'x');
+  {
+    Found found = Open();
+    ASSERT_NE(found.log, nullptr) << found.error;
+    for (int i = 0; i < 50; ++i) {
+      WaitUntil([&] { return found.log->SecureRoom(payload.size()); });
+      AppendOne(*found.log, payload);
+    }
+    ASSERT_TRUE(found.log->Stop().ok());
+    EXPECT_GE(found.log->metrics().segments_created, 5u);
+  }
+  Found found = Open();
+  EXPECT_EQ(found.payloads.size(), 50u);
+  EXPECT_TRUE(found.report.lost.empty());
+  EXPECT_GE(found.report.segments_processed, 5u);
+}
+
+// A disk that takes forever: nothing is freed, and the log says so before a command begins.
+TEST_F(LogTest, SaysWhenThereIsNoRoomAndKeepsWhatComesAnyway) {
+  test::SimDisk disk;
+  options_.on_error = OnError::kRefuse;
+  options_.retry_ms = 1;
+  const std::string payload(1000, 'x');
+  Lsn appended = 0;
+  {
+    Found found = Open(disk);
+    ASSERT_NE(found.log, nullptr) << found.error;
+    disk.AddFault({.calls = test::kWrite, .error = EIO, .for_ever = true});
+    while (found.log->SecureRoom(payload.size())) appended = AppendOne(*found.log, payload);
+    EXPECT_LT(appended, 1100u);
+    WaitUntil([&] { return found.log->state() == State::kRefusing; });
+    // More than the ring has bytes or slots for.
+    for (int i = 0; i < 10000; ++i) appended = AppendOne(*found.log, payload);
+    EXPECT_LT(found.log->release_lsn(), appended);
+    disk.ClearFaults();
+    WaitUntil([&] { return found.log->state() == State::kRunning; });
+    WaitUntil([&] { return found.log->durable_lsn() >= appended; });
+    WaitUntil([&] { return found.log->release_lsn() >= appended; });
+    EXPECT_TRUE(found.log->SecureRoom(payload.size()));
+    EXPECT_GE(found.log->metrics().heals, 1u);
+    ASSERT_TRUE(found.log->Stop().ok());
+  }
+  Found found = Open(disk);
+  EXPECT_EQ(found.payloads.size(), appended);
+  EXPECT_TRUE(found.report.lost.empty());
+}
+
+TEST_F(LogTest, MovesToANewEpochWhenASyncFails) {
+  test::SimDisk disk;
+  options_.sync_policy = SyncPolicy::kSync;
+  Found found = Open(disk);
+  ASSERT_NE(found.log, nullptr) << found.error;
+  const uint64_t epoch = found.log->metrics().epoch;
+  for (int i = 0; i < 20; ++i) AppendOne(*found.log, "before");
+  WaitUntil([&] { return found.log->durable_lsn() == 20; });
+  disk.AddFault({.calls = test::kSync, .error = EIO});
+  const Lsn lsn = AppendOne(*found.log, "through the fault");
+  WaitUntil([&] { return found.log->durable_lsn() >= lsn; });
+  EXPECT_EQ(found.log->state(), State::kRunning);
+  EXPECT_EQ(found.log->metrics().epoch, epoch + 1);
+  EXPECT_EQ(found.log->metrics().sync_errors, 1u);
+  const auto after = disk.PowerCut();
+  const Found again = Open(*after);
+  ASSERT_EQ(again.payloads.size(), 21u);
+  EXPECT_EQ(again.payloads.back(), "through the fault");
+  EXPECT_TRUE(again.report.lost.empty());
+}
+
+TEST_F(LogTest, CarriesOnWithoutTheDiskAndResumesWithAnImage) {
+  test::SimDisk disk;
+  options_.on_error = OnError::kDegrade;
+  options_.retry_ms = 1;
+  {
+    Found found = Open(disk);
+    ASSERT_NE(found.log, nullptr) << found.error;
+    std::atomic<int> told{0};
+    found.log->SetListener([&] { ++told; });
+    const Lsn good = AppendOne(*found.log, "before");
+    WaitUntil([&] { return found.log->durable_lsn() >= good; });
+    disk.AddFault({.calls = test::kWrite | test::kCreate, .error = ENOSPC, .for_ever = true});
+    const Lsn given_up = AppendOne(*found.log, "given up");
+    WaitUntil([&] { return found.log->state() == State::kDegraded; });
+    EXPECT_GT(told.load(), 0);
+    EXPECT_EQ(AppendOne(*found.log, "dropped"), kNoGate);
+    EXPECT_GE(found.log->release_lsn(), given_up);  // what runs without the log is not held
+    EXPECT_FALSE(found.log->GateFailed(given_up));  // async had promised nothing
+    EXPECT_FALSE(found.log->Resume().ok());
+    EXPECT_NE(found.log->metrics().last_error, "");
+    disk.ClearFaults();
+    WaitUntil([&] { return found.log->resumable(); });
+    ASSERT_TRUE(found.log->Resume().ok());
+    EXPECT_EQ(found.log->state(), State::kRunning);
+    found.log->Append(RecordType::kBroadcast, kBroadcastShard, "FLUSHALL");
+    const Lsn lsn = AppendOne(*found.log, "image");
+    WaitUntil([&] { return found.log->durable_lsn() >= lsn; });
+  }
+  Found found = Open(disk);
+  EXPECT_EQ(found.payloads, (std::vector<std::string>{"before", "FLUSHALL", "image"}));
+  EXPECT_TRUE(found.report.lost.empty());
+}
+
+TEST_F(LogTest, NeverReleasesWhatItGaveUpUnderSync) {
+  test::SimDisk disk;
+  options_.on_error = OnError::kDegrade;
+  options_.sync_policy = SyncPolicy::kSync;
+  Found found = Open(disk);
+  ASSERT_NE(found.log, nullptr) << found.error;
+  const Lsn good = AppendOne(*found.log, "before");
+  WaitUntil([&] { return found.log->durable_lsn() >= good; });
+  disk.AddFault({.calls = test::kSync | test::kCreate, .error = EIO, .for_ever = true});
+  const Lsn lost = AppendOne(*found.log, "held");
+  WaitUntil([&] { return found.log->state() == State::kDegraded; });
+  EXPECT_TRUE(found.log->GateFailed(lost));
+  EXPECT_FALSE(found.log->GateFailed(good));
+}
+
+TEST_F(LogTest, RepliesWaitForThePolicyInForce) {
+  test::SimDisk disk;
+  options_.flush_interval_ms = 100000;
+  Found found = Open(disk);
+  ASSERT_NE(found.log, nullptr) << found.error;
+  const Lsn first = AppendOne(*found.log, "async");
+  EXPECT_GE(found.log->release_lsn(), first);  // the ring would survive a kill
+  const Lsn raised = found.log->SetSyncPolicy(SyncPolicy::kSync);
+  EXPECT_GT(raised, first);
+  EXPECT_EQ(found.log->metrics().sync_policy, SyncPolicy::kSync);
+  WaitUntil([&] { return found.log->durable_lsn() >= raised; });
+  const Lsn second = AppendOne(*found.log, "sync");
+  WaitUntil([&] { return found.log->release_lsn() >= second; });
+  EXPECT_GE(found.log->durable_lsn(), second);
+  const Lsn lowered = found.log->SetSyncPolicy(SyncPolicy::kNone);
+  EXPECT_GE(found.log->release_lsn(), lowered);
+}
+
+TEST_F(LogTest, HoldsRepliesBackUntilALargePayloadIsWritten) {
+  test::SimDisk disk;
+  options_.on_error = OnError::kRefuse;
+  options_.retry_ms = 1;
+  Found found = Open(disk);
+  ASSERT_NE(found.log, nullptr) << found.error;
+  disk.AddFault({.calls = test::kWrite, .error = EIO, .for_ever = true});
+  const Lsn before = AppendOne(*found.log, "small");
+  const Lsn large = AppendOne(*found.log, std::string(200 << 10, 'x'));
+  const Lsn after = AppendOne(*found.log, "small");
+  EXPECT_GE(found.log->release_lsn(), before);
+  EXPECT_LT(found.log->release_lsn(), large);
+  disk.ClearFaults();
+  WaitUntil([&] { return found.log->release_lsn() >= after; });
+  EXPECT_GE(found.log->written_lsn(), large);
+}
+
+TEST_F(LogTest, WaitsForTheWriterWhereNoSharedRingCanBeHad) {
+  options_.ring_directory = root_ + "/nowhere";
+  Found found = Open();
+  ASSERT_NE(found.log, nullptr) << found.error;
+  EXPECT_FALSE(found.log->metrics().ring_shared);
+  ASSERT_EQ(found.report.warnings.size(), 1u);
+  EXPECT_NE(found.report.warnings[0].find("cannot create the ring"), std::string::npos);
+  const Lsn lsn = AppendOne(*found.log, "x");
+  WaitUntil([&] { return found.log->release_lsn() >= lsn; });
+  EXPECT_GE(found.log->written_lsn(), lsn);
+}
+
+TEST_F(LogTest, SetsTheRingOfAnotherDirectoryAside) {
+  InKilledProcess([](Log& log) { AppendOne(log, "x"); });
+  std::filesystem::copy(options_.directory, root_ + "/copy");
+  options_.directory = root_ + "/copy";
+  Found found = Open();
+  ASSERT_NE(found.log, nullptr) << found.error;
+  ASSERT_FALSE(found.report.warnings.empty());
+  EXPECT_NE(found.report.warnings[0].find("was not used; kept as"), std::string::npos)
+      << found.report.warnings[0];
+}
+
+TEST_F(LogTest, ReadsANewerFormatUnlessItForbidsThat) {
+  test::SimDisk disk;
+  {
+    Found found = Open(disk);
+    AppendOne(*found.log, "from the future");
+  }
+  const std::string path = options_.directory + "/" + SegmentName(1);
+  const std::string original = disk.Contents(path);
+  SegmentInfo info;
+  info.number = 1;
+  DecodeSegmentHeader(original, &info);
+  info.format_version = kFormatVersion + 1;
+  const auto put = [&] {
+    std::string bytes = original;
+    disk.PutFile(path, bytes.replace(0, kSegmentHeaderBytes, EncodeSegmentHeader(info)));
+  };
+  put();
+  Found found = Open(disk);
+  EXPECT_EQ(found.payloads, std::vector<std::string>{"from the future"});
+  ASSERT_EQ(found.report.warnings.size(), 1u);
+  EXPECT_NE(found.report.warnings[0].find("newer format version 2"), std::string::npos);
+  found.log = nullptr;
+  info.min_reader_version = kFormatVersion + 1;
+  put();
+  found = Open(disk);
+  ASSERT_EQ(found.log, nullptr);
+  EXPECT_NE(found.error.find("start a newer crabcache"), std::string::npos) << found.error;
+}
+
+TEST_F(LogTest, LeavesNoRingBehindACleanStop) {
+  Found found = Open();
+  ASSERT_NE(found.log, nullptr) << found.error;
+  AppendOne(*found.log, "x");
+  ASSERT_TRUE(found.log->Stop().ok());
+  EXPECT_EQ(found.log->state(), State::kStopped);
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(root_)) {
+    files += entry.is_regular_file() ? 1 : 0;
+  }
+  EXPECT_EQ(files, 0u);
 }
 
 TEST_F(LogTest, RefusesASecondServerInItsDirectory) {
