@@ -27,7 +27,7 @@ uint32_t AclCategoriesOf(const Command& command) {
   uint32_t categories = flags & kFast ? kAclFast : kAclSlow;
   if (flags & kWrite) categories |= kAclWrite;
   if (flags & kRead) categories |= kAclRead;
-  if (flags & kAdmin) categories |= kAclAdmin | kAclDangerous;
+  if (flags & (kAdmin | kAdminCategory)) categories |= kAclAdmin | kAclDangerous;
   if (flags & kDangerous) categories |= kAclDangerous;
   if (flags & kPubsub) categories |= kAclPubsub;
   if (flags & kBlocking) categories |= kAclBlocking;

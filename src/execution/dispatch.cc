@@ -8,6 +8,7 @@
 
 #include "src/commands/key_specs.h"
 #include "src/keyspace/eviction.h"
+#include "utils/log.h"
 
 namespace crab {
 
@@ -25,6 +26,14 @@ int64_t WallClockMs() {
   clock_gettime(CLOCK_REALTIME, &now);
   return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
 }
+
+// The first words of an HTTP request's lines.
+bool IsHttp(std::string_view name) {
+  return EqualsIgnoreCase(name, "post") || EqualsIgnoreCase(name, "host:");
+}
+
+// As C prints it: up to the first NUL.
+std::string Printed(std::string_view text) { return std::string(text.substr(0, text.find('\0'))); }
 
 size_t PayloadEstimate(Args args) {
   size_t bytes = kPayloadOverheadBytes;
@@ -97,6 +106,12 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
   const Command* container = nullptr;
   const Command* command = execution_.registry.Find(args, &container);
   if (__builtin_expect(command == nullptr, 0)) {
+    if (IsHttp(args[0])) {
+      // A browser was made to talk to this port, with somebody's commands in the body.
+      LogWarn("closing a connection that speaks HTTP", {{"client", client.id}});
+      client.close_after_reply = true;
+      return Outcome::kDone;
+    }
     Reject(reply, nullptr, UnknownCommand(args, container));
     if (client.reply_mode != ReplyMode::kOn) Silence(client, out, reply_begin);
     return Outcome::kDone;
@@ -409,15 +424,15 @@ Status Dispatcher::UnknownCommand(Args args, const Command* container) const {
     std::string name(container->name);
     std::transform(name.begin(), name.end(), name.begin(), ::toupper);
     return Status::Error("ERR unknown subcommand '" +
-                         std::string(args[1].substr(0, kQuotedBytesMax)) + "'. Try " + name +
+                         Printed(args[1].substr(0, kQuotedBytesMax)) + "'. Try " + name +
                          " HELP.");
   }
-  std::string text = "ERR unknown command '" + std::string(args[0].substr(0, kQuotedBytesMax)) +
+  std::string text = "ERR unknown command '" + Printed(args[0].substr(0, kQuotedBytesMax)) +
                      "', with args beginning with: ";
   const size_t prefix = text.size();
   for (size_t i = 1; i < args.size() && text.size() - prefix < kQuotedBytesMax; ++i) {
     const size_t left = kQuotedBytesMax - (text.size() - prefix);
-    text.append("'").append(args[i].substr(0, left)).append("' ");
+    text.append("'").append(Printed(args[i].substr(0, left))).append("' ");
   }
   return Status::Error(std::move(text));
 }

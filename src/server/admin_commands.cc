@@ -175,7 +175,7 @@ constexpr Command kCommands[] = {
     Command("info", "[section...]", Info, -1, kLoading | kStale | kDangerous, Scope::kExclusive,
             kNoKeys, Group::kServer, "1.0.0", "O(1)", "The state of the server.",
             "nondeterministic_output request_policy:all_shards response_policy:special"),
-    Command("lastsave", "", LastSave, 1, kLoading | kStale | kFast | kAdmin, Scope::kLoop, kNoKeys,
+    Command("lastsave", "", LastSave, 1, kLoading | kStale | kFast | kAdminCategory, Scope::kLoop, kNoKeys,
             Group::kServer, "1.0.0", "O(1)", "When the data was last saved, in unix seconds.",
             "nondeterministic_output"),
     Command("memory", "", nullptr, -2, 0, Scope::kLoop, kNoKeys, Group::kServer, "4.0.0",

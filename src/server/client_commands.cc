@@ -56,6 +56,11 @@ Status Authenticate(Call& call, std::string_view user, std::string_view password
   return Status::Ok();
 }
 
+std::string Lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), ::tolower);
+  return text;
+}
+
 // Names are shown in lines of fields: nothing below '!' and nothing above '~'.
 bool IsPrintableName(std::string_view name) {
   return std::all_of(name.begin(), name.end(), [](char c) { return c >= '!' && c <= '~'; });
@@ -87,7 +92,9 @@ Status Quit(Call& call) {
 
 // SELECT index
 Status Select(Call& call) {
-  const int64_t db = TRY(call.args.Integer(1));
+  const int64_t db = TRY(call.args.Integer(
+      1, INT32_MIN, INT32_MAX,
+      "ERR value is out of range, value must between -2147483648 and 2147483647"));
   if (db < 0 || db >= call.keyspace.keyspace().options().databases) {
     return Status::Error("ERR DB index is out of range");
   }
@@ -213,7 +220,7 @@ Status ClientSetInfo(Call& call) {
     return Status::Error("ERR Unrecognized option '" + attribute + "'");
   }
   if (!IsPrintableName(call.args[3])) {
-    return Status::Error("ERR " + attribute +
+    return Status::Error("ERR " + Lower(attribute) +
                          " cannot contain spaces, newlines or special characters.");
   }
   *field = call.args[3];
@@ -473,7 +480,8 @@ Status ClientPause(Call& call) {
       return Status::Error("ERR CLIENT PAUSE mode must be WRITE or ALL");
     }
   } else if (call.args.size() > 4) {
-    return Status::Error(kSyntaxError);
+    return Status::Error("ERR unknown subcommand or wrong number of arguments for '" +
+                         std::string(call.args[1]) + "'. Try CLIENT HELP.");
   }
   int64_t timeout_ms = 0;
   if (!ParseInt64(call.args[2], &timeout_ms)) {
