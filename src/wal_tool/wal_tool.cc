@@ -199,6 +199,7 @@ bool IsLost(const Frame& frame) {
 
 std::string LsnRange(Lsn first, Lsn last) {
   if (last < first) return "no record";
+  if (last == kUnknownLsn) return "LSN " + std::to_string(first) + " and all behind it";
   if (first == last) return "LSN " + std::to_string(first);
   return "LSN " + std::to_string(first) + ".." + std::to_string(last);
 }
@@ -217,8 +218,9 @@ std::string ProblemText(const Frame& frame) {
 }
 
 std::string ProblemJson(const Frame& frame) {
-  std::string text = "{\"first\":" + std::to_string(frame.lost_first) +
-                     ",\"last\":" + std::to_string(frame.lost_last) + ",\"segment\":";
+  std::string text = "{\"first\":" + std::to_string(frame.lost_first) + ",\"last\":" +
+                     (frame.lost_last == kUnknownLsn ? "null" : std::to_string(frame.lost_last)) +
+                     ",\"segment\":";
   AppendJson(&text, frame.segment == nullptr ? "" : frame.segment->name);
   text += ",\"offset\":" + std::to_string(frame.offset) +
           ",\"bytes\":" + std::to_string(frame.bytes) + ",\"reason\":";

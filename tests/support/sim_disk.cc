@@ -106,7 +106,9 @@ class SimFile : public wal::File {
     Status status = disk_->Enter(kWrite, path_, &fault);
     if (status.ok()) {
       const uint64_t written = disk_->Write(&inode, offset, bytes);
-      return written < bytes.size() ? disk_->Fail(kWrite, path_, ENOSPC) : Status::Ok();
+      if (written == bytes.size()) return status;
+      ++disk_->failed_calls_;
+      return disk_->Fail(kWrite, path_, ENOSPC);
     }
     if (SimDisk::IsPowerCut(status)) {
       if (disk_->crash_happens_now_) disk_->Write(&inode, offset, bytes);  // as far as it fits
@@ -191,7 +193,6 @@ SimDisk::~SimDisk() { CHECK(locked_.empty()); }
 bool SimDisk::IsPowerCut(const Status& status) { return status.system_errno() == kPowerCutErrno; }
 
 Status SimDisk::Fail(DiskCall call, const std::string& path, int error) {
-  if (error != kPowerCutErrno) ++failed_calls_;
   return Status::Error(std::string("cannot ") + CallName(call) + " " + path + ": " +
                            (error == kPowerCutErrno ? "the power is cut" : std::strerror(error)),
                        error);
@@ -212,6 +213,7 @@ Status SimDisk::Enter(DiskCall call, const std::string& path, const Fault** faul
       if ((armed.fault.calls & call) == 0 || ++armed.seen != armed.fault.nth) continue;
       if (armed.fault.for_ever) armed.broken |= call;
     }
+    ++failed_calls_;
     if (fault != nullptr) *fault = &armed.fault;
     return Fail(call, path, armed.fault.error);
   }
