@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <string>
+#include <string_view>
 
 #include "src/config.h"
 #include "src/server/recovery.h"
@@ -16,6 +18,13 @@ namespace {
 int Fail(std::string_view message) {
   std::cerr << "crabcache-server: " << message << "\n";
   return 1;
+}
+
+// A first command to try, for somebody who has just started it.
+std::string FirstCommand(const crab::Config& config) {
+  const std::string where =
+      config.port != 0 ? "-p " + std::to_string(config.port) : "-s " + config.unixsocket;
+  return "redis-cli " + where + " set hello world";
 }
 
 }  // namespace
@@ -41,15 +50,20 @@ int main(int argc, char** argv) {
   if (!config.pidfile.empty()) std::ofstream(config.pidfile) << getpid() << "\n";
   for (const std::string& warning : launch->warnings) crab::LogWarn(warning);
 
+  const bool logs_to_file = !config.logfile.empty();
   auto server = crab::Server::Start(std::move(config));
   if (!server.ok()) {
-    crab::LogError(std::string(server.message()));
+    // On a terminal once is enough.
+    if (logs_to_file) crab::LogError(std::string(server.message()));
     return Fail(server.message());
   }
-  crab::LogInfo("ready to accept connections; try: redis-cli -p " +
-                std::to_string((*server)->config().port) + " set hello world");
+  if (!(*server)->config().enable_wal) {
+    crab::LogInfo("the write-ahead log is off: nothing outlives this process; --wal-enabled yes");
+  }
+  crab::LogInfo("ready to accept connections; try: " + FirstCommand((*server)->config()));
   const crab::Status status = (*server)->Run();
   if (!status.ok()) return Fail(status.message());
-  crab::LogInfo("stopped, the log is on disk");
+  crab::LogInfo((*server)->config().enable_wal ? "stopped, the log is on disk"
+                                               : "stopped without a log, nothing was kept");
   return 0;
 }
