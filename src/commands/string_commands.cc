@@ -145,11 +145,8 @@ Status SetWithOptions(Call& call) {
   }
   if (refused) return Status::Ok();
 
-  if (deadline_ms >= 0 && deadline_ms <= call.now_ms) {
-    RemoveKey(call, key);  // its time is up before it began
-  } else {
-    Store(call, key, call.args[2], deadline_ms);
-  }
+  // A time in the past is stored like any other: the key is there until somebody looks, as in Redis.
+  Store(call, key, call.args[2], deadline_ms);
   return Status::Ok();
 }
 

@@ -135,19 +135,18 @@ TEST_F(StringCommandsTest, SetRefusesWhatItDoesNotUnderstand) {
   });
 }
 
-TEST_F(StringCommandsTest, SetWhoseTimeIsUpRemovesTheKey) {
+TEST_F(StringCommandsTest, SetWhoseTimeIsUpStoresAKeyThatTheNextLookRemoves) {
   Expect({
-      {"SET k v PXAT 1", "+OK"},
-      {"GET k", "$-1"},
+      {"SET k v PXAT 1", "+OK", "SET k v PXAT 1"},
+      {"GET k", "$-1", "DEL k"},
       {"SET k v", "+OK", "SET k v"},
-      {"SET k w EXAT 1", "+OK", "DEL k"},
-      {"GET k", "$-1"},
+      {"SET k w EXAT 1", "+OK", "SET k w PXAT 1000"},
+      {"GET k", "$-1", "DEL k"},
       {"SET k v", "+OK", "SET k v"},
-      {"SET k w PXAT 1 GET", "$1 v", "DEL k"},
-      {"EXISTS k", ":0"},
-      {"SET k v PXAT 1 GET", "$-1"},
-      {"SET k v PXAT 1 NX", "+OK"},
-      {"SET k v PXAT 1 XX", "$-1"},
+      {"SET k w PXAT 1 GET", "$1 v", "SET k w PXAT 1"},
+      {"EXISTS k", ":0", "DEL k"},
+      {"SET k v PXAT 1 GET", "$-1", "SET k v PXAT 1"},
+      {"SET k v PXAT 1 XX", "$-1", "DEL k"},
       {"EXISTS k", ":0"},
   });
 }
