@@ -115,7 +115,7 @@ Status WaitAof(Call& call) {
     return Status::Ok();
   }
   if (log != nullptr) log->RequestSync();
-  call.client.durable_wait = {true, local > 0 ? call.client.gate : 0,
+  call.client.durable_wait = {true, call.client.gate,
                               timeout_ms == 0 ? 0 : call.now_ms + timeout_ms, replicas > 0};
   return Status::Ok();
 }

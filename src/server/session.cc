@@ -54,7 +54,11 @@ std::span<char> Session::ReceiveBuffer() {
 void Session::Received(size_t bytes) {
   last_active_ms = dispatcher_.now_ms();
   input_.Commit(bytes);
-  if (parser_.request_bytes_known() <= input_.size()) Resume();
+  if (parser_.request_bytes_known() <= input_.size()) {
+    Resume();
+  } else {
+    CloseIfInputIsTooLong();
+  }
 }
 
 void Session::Resume() {
@@ -64,6 +68,10 @@ void Session::Resume() {
   input_.Consume(std::min(consumed, input_.size()));
   if (closing() || killed) input_.Clear();
   input_.ShrinkIfEmpty(kIdleBufferBytes);
+  CloseIfInputIsTooLong();
+}
+
+void Session::CloseIfInputIsTooLong() {
   const auto limit = static_cast<size_t>(server_.config().client_query_buffer_limit);
   if (input_.size() > limit) {
     LogWarn("closing client that reached the query buffer limit",
@@ -78,6 +86,8 @@ size_t Session::Run(std::string_view bytes) {
   limits.bulk_bytes_max = config.proto_max_bulk_len;
   resp::Reply reply(output_, client_.protocol);
   size_t done = 0;
+  // What is not sent yet but may be stays so, whatever gate the replies behind it get.
+  if (marks_.empty()) released_end_ = output_taken_ + output_.size();
   while (done < bytes.size() && !client_.close_after_reply && !killed) {
     limits.unauthenticated = !client_.authenticated;
     size_t consumed = 0;
@@ -139,7 +149,6 @@ void Session::MarkOutput() {
   if (marks_.empty()) {
     const wal::Log* log = server_.execution().log;
     if (log == nullptr || client_.gate <= log->release_lsn()) return;
-    // What was there before and is released stays sendable: it is in front of every mark.
     marks_.push_back({end, client_.gate});
   } else if (marks_.back().gate == client_.gate) {
     marks_.back().end = end;
@@ -150,13 +159,12 @@ void Session::MarkOutput() {
 
 std::string_view Session::Sendable(wal::Lsn release_lsn) {
   if (__builtin_expect(marks_.empty(), 1)) return output_.view();
-  size_t end = output_taken_;
   while (!marks_.empty() && marks_.front().gate <= release_lsn) {
-    end = marks_.front().end;
+    released_end_ = marks_.front().end;
     marks_.pop_front();
   }
   if (marks_.empty()) return output_.view();
-  return output_.view().substr(0, end - output_taken_);
+  return output_.view().substr(0, released_end_ - output_taken_);
 }
 
 void Session::Sent(size_t bytes) {

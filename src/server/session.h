@@ -105,6 +105,7 @@ class Session {
   // Answers WAITAOF when it is time; false: not yet.
   bool FinishDurableWait();
   void ProtocolError(const std::string& message);
+  void CloseIfInputIsTooLong();  // client-query-buffer-limit
 
   Server& server_;
   Loop& loop_;
@@ -117,6 +118,7 @@ class Session {
   Buffer input_;   // what is left of the input: a request that is not whole or may not run yet
   Buffer output_;  // replies not yet handed to the connection
   size_t output_taken_ = 0;  // bytes that left output_ since the start
+  size_t released_end_ = 0;  // of the output in front of the first mark, counted like its end
   std::deque<Mark> marks_;   // ascending; only while replies wait for the log
   Wait wait_ = Wait::kNothing;
 };
