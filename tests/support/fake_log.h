@@ -1,8 +1,9 @@
 // A log in memory for the tests of dispatch and session: keeps what is appended, and leaves it to
 // the test what is released, whether there is room and which state it is in. Synchronized as far as
-// Append goes; the knobs belong to one thread.
+// loops use it; the knobs and what happened belong to one thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <mutex>
@@ -91,8 +92,8 @@ class FakeLog : public wal::Log {
  private:
   std::mutex mutex_;
   std::vector<Record> records_;
-  int64_t room_secured_ = 0;
-  uint64_t room_asked_ = 0;
+  std::atomic<int64_t> room_secured_{0};
+  std::atomic<uint64_t> room_asked_{0};
   uint64_t syncs_requested_ = 0;
   std::function<void()> listener_;
   wal::Identity identity_;

@@ -15,7 +15,7 @@ import sys
 import threading
 
 CLIENTS = 6
-STEPS = 400
+STEPS = 1500
 SHARED = 4
 
 
