@@ -1,0 +1,211 @@
+#!/usr/bin/python3
+"""Real clients against the server, used as their users use them, mostly with their defaults.
+
+    redis-compat/clients/run.py [--server PATH] [--only NAME] [--hiredis-client PATH]
+
+What needs npm is skipped only when told so: `--without node`.
+"""
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from support.servers import CRABCACHE, ROOT, Server  # noqa: E402
+from support.tally import Tally  # noqa: E402
+
+LIMIT_S = 90
+BENCHMARK = "ping,set,get,incr,mset"
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server", default=CRABCACHE, help="the server under test")
+    parser.add_argument("--only", help="only this client")
+    parser.add_argument("--without", action="append", default=[], help="leave this client out")
+    parser.add_argument(
+        "--hiredis-client",
+        default=str(ROOT / "build" / "release" / "hiredis_client"),
+        help="the built hiredis_client.cc; compiled here when it is not there",
+    )
+    return parser.parse_args()
+
+
+def run(line, stdin=b"", limit_s=LIMIT_S):
+    """A client's whole run: (status, output). One that hangs is stopped and has failed."""
+    try:
+        done = subprocess.run(
+            line, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s
+        )
+        return done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        return -1, (late.stdout or b"") + b"\n<did not end in time>"
+
+
+def redis_cli(server, tally):
+    cli = ["redis-cli", "-p", str(server.port)]
+
+    def prints(name, arguments, expected, stdin=b""):
+        status, output = run(cli + arguments, stdin)
+        tally.check(f"redis-cli {name}", status == 0 and output == expected, f"{status} {output!r}")
+
+    def matches(name, arguments, pattern, stdin=b"", limit_s=LIMIT_S):
+        status, output = run(cli + arguments, stdin, limit_s)
+        tally.check(
+            f"redis-cli {name}",
+            re.search(pattern, output.decode(errors="replace"), re.DOTALL) is not None,
+            f"status {status}: {output[-500:]!r}",
+        )
+
+    prints("set", ["SET", "cli:k", "v"], b"OK\n")
+    prints("get", ["GET", "cli:k"], b"v\n")
+    prints("a session", [], b"OK\n2\n\nv\n", b"SET cli:n 1\nINCR cli:n\nGET cli:none\nGET cli:k\n")
+    prints("--no-raw", ["--no-raw", "GET", "cli:none"], b"(nil)\n")
+    prints("-x", ["-x", "SET", "cli:x"], b"OK\n", b"from stdin")
+    prints("-x, read back", ["GET", "cli:x"], b"from stdin\n")
+    prints("-3", ["-3", "--no-raw", "GET", "cli:none"], b"(nil)\n")
+    matches("-3 with a map", ["-3", "--no-raw", "CONFIG", "GET", "maxmemory"], r'1# "maxmemory" => "0"')
+    matches("an error", ["INCR", "cli:k"], r"ERR value is not an integer")
+    matches("-e", ["-e", "INCR", "cli:k"], r"ERR value is not an integer")
+    prints("-n", ["-n", "3", "EXISTS", "cli:k"], b"0\n")
+    prints("-r", ["-r", "3", "INCR", "cli:r"], b"1\n2\n3\n")
+    matches("-s", ["-s", server.unix_path, "PING"], r"^PONG\n$")
+    matches("-u", ["-u", f"redis://127.0.0.1:{server.port}/2", "PING"], r"^PONG\n$")
+    matches("HELLO", ["-3", "HELLO"], r"proto 3")
+    matches("COMMAND DOCS", ["COMMAND", "DOCS", "set"], r"summary.*arguments")
+    # With a terminal redis-cli asks for COMMAND DOCS first; the hints come from its answer.
+    matches("help", ["help", "set"], r"SET.*key value.*summary")
+
+    pipe = b"".join(b"*3\r\n$3\r\nSET\r\n$8\r\np:%06d\r\n$1\r\nv\r\n" % i for i in range(2000))
+    matches("--pipe", ["--pipe"], r"errors: 0, replies: 2000", pipe)
+    status, output = run(cli + ["--scan", "--pattern", "p:*"])
+    tally.check("redis-cli --scan", status == 0 and len(set(output.split())) == 2000, output[-200:])
+    matches("--bigkeys", ["--bigkeys"], r"Sampled \d+ keys in the keyspace.*2\d\d\d strings with")
+    matches("--memkeys", ["--memkeys"], r"Sampled \d+ keys in the keyspace")
+    matches("--latency", ["--latency", "--raw", "-i", "1"], r"^\d+ \d+ [\d.]+ \d+")
+    matches("--stat", ["-i", "0.1", "--stat"], r"keys.*mem.*clients", limit_s=2)  # never ends
+    matches("INFO", ["INFO", "server"], r"redis_version:")
+    matches("CLIENT LIST", ["CLIENT", "LIST"], r"^id=\d+ addr=127\.0\.0\.1:\d+ .*cmd=client\|list")
+
+
+def redis_benchmark(server, tally):
+    line = ["redis-benchmark", "-p", str(server.port), "-t", BENCHMARK, "-q", "-n", "20000"]
+    for name, more in (
+        ("defaults", []),
+        ("-P 16", ["-P", "16"]),
+        ("-r 1000 -d 100", ["-r", "1000", "-d", "100", "-P", "16"]),
+        ("--threads 2", ["--threads", "2", "-P", "16"]),
+        ("-k 0", ["-k", "0", "-n", "2000"]),
+        ("--csv", ["--csv"]),
+    ):
+        status, output = run(line + more)
+        results = output.decode(errors="replace").replace("\r", "\n")
+        # PING comes twice: inline and as an array.
+        rates = re.findall(r"requests per second|^\"[A-Z]", results, re.MULTILINE)
+        tally.check(
+            f"redis-benchmark {name}",
+            status == 0 and len(rates) >= 6 and "rror" not in results,
+            f"status {status}: {results[-500:]}",
+        )
+    status, output = run(["redis-benchmark", "-s", server.unix_path, "-q", "-n", "5000", "-t", "set"])
+    tally.check("redis-benchmark -s", status == 0 and b"per second" in output, output[-300:])
+
+
+def count(name, output, status, tally):
+    """Adds a client program's own last line to ours."""
+    for line in output:
+        if not re.fullmatch(r"\d+ passed, \d+ failed", line):
+            print(line)
+    last = re.fullmatch(r"(\d+) passed, (\d+) failed", output[-1]) if output else None
+    if last is None:
+        tally.check(f"{name} ran to its end", False, f"status {status}: {output[-5:]}")
+        return
+    tally.passed += int(last[1])
+    tally.failed += int(last[2])
+
+
+def converse(name, line, server, tally, limit_s=LIMIT_S):
+    """Runs a client that asks, by printing RESTART, for the server to be restarted."""
+    process = subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+    )
+    watchdog = threading.Timer(limit_s, process.kill)
+    watchdog.start()
+    output = []
+    try:
+        for text in process.stdout:
+            if text.strip() == "RESTART":
+                server.restart()
+                process.stdin.write("restarted\n")
+                process.stdin.flush()
+            else:
+                output.append(text.rstrip())
+        status = process.wait()
+    finally:
+        watchdog.cancel()
+    count(name, output, status, tally)
+
+
+def python_redis(server, tally):
+    program = str(HERE / "python_client.py")
+    line = ["/usr/bin/python3", program, str(server.port), server.unix_path]
+    converse("python3-redis", line, server, tally)
+
+
+def node(server, tally):
+    folder = HERE / "node"
+    installed = folder / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
+        status, output = run(["npm", "ci", "--prefix", str(folder), "--no-audit", "--no-fund"], limit_s=300)
+        if not tally.check("npm ci", status == 0, output[-1000:].decode(errors="replace")):
+            return
+        installed.touch()
+    for library in ("ioredis", "redis"):
+        converse(library, ["node", "node/client.mjs", library, str(server.port)], server, tally)
+
+
+def hiredis(server, tally, program):
+    with tempfile.TemporaryDirectory() as folder:
+        if not pathlib.Path(program).exists():
+            program = str(pathlib.Path(folder) / "hiredis_client")
+            source = str(HERE / "hiredis_client.cc")
+            status, output = run(["g++", "-std=c++20", "-O1", source, "-o", program, "-lhiredis"])
+            if not tally.check("hiredis_client.cc compiles", status == 0, output.decode()):
+                return
+        status, output = run([program, str(server.port), server.unix_path])
+        count("hiredis", output.decode(errors="replace").splitlines(), status, tally)
+
+
+def main():
+    chosen = options()
+    tally = Tally()
+    clients = {
+        "redis-cli": redis_cli,
+        "redis-benchmark": redis_benchmark,
+        "hiredis": lambda server, counted: hiredis(server, counted, chosen.hiredis_client),
+        "python3-redis": python_redis,
+        "node": node,
+    }
+    for name, client in clients.items():
+        if (chosen.only and name != chosen.only) or name in chosen.without:
+            continue
+        before = tally.passed + tally.failed
+        # Each client finds an empty server that keeps its data over a restart.
+        with Server(
+            chosen.server,
+            ours=["--wal-enabled", "yes", "--threads", "2"],
+            theirs=["--appendonly", "yes"],
+        ) as server:
+            client(server, tally)
+        print(f"{name}: {tally.passed + tally.failed - before} checks", flush=True)
+    tally.finish()
+
+
+if __name__ == "__main__":
+    main()
