@@ -121,6 +121,7 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   ring_->header().freed_lsn.store(last, std::memory_order_release);
   ring_->header().epoch.store(epoch_, std::memory_order_release);
   staged_ = block_staged_ = Mark{last, 0};
+  safe_lsn_ = last;
   metrics_.entries_appended = last;  // metrics() subtracts what was there at the start
   prompt_.store(policy_ == SyncPolicy::kSync || !ring_->shared(), std::memory_order_relaxed);
   {

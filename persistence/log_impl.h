@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -110,7 +111,12 @@ class LogImpl final : public Log {
   bool SegmentIsFull(uint64_t frame_bytes) const;
   Status Rotate();
   Status OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap);
+  Status RescueSegment();
   void MeetDiskError(const Status& error, bool sync);
+  Result<std::string> PrepareSegment(uint64_t epoch, Lsn first_lsn, bool gap);
+  Status NameSegment(const std::string& made_at);
+  Status BeginAfterFailure();
+  Status CopyBack(Lsn first, Lsn last);
   void EnterTrouble(const Status& error);
   void RetryTrouble(int64_t now_us);
   Status FinishLog();
@@ -178,6 +184,8 @@ class LogImpl final : public Log {
   Lsn next_lsn_ = 1;   // to be written
   Mark staged_;        // the last record given to the file
   Mark block_staged_;  // the last one that lies wholly below the file's last started 4 KiB block
+  Lsn safe_lsn_ = 0;   // what no failure of the file at hand can take back
+  std::optional<SegmentInfo> failed_;  // the last file that was given up
   std::string stage_;
   int64_t clean_at_us_ = 0;  // everything appended before this is where the policy wants it
   int64_t last_sync_us_ = 0;

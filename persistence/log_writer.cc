@@ -19,6 +19,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <utility>
 
@@ -294,6 +295,7 @@ Status LogImpl::SyncSegment() {
     ring_->header().durable_lsn.store(staged_.lsn, std::memory_order_release);
     notify_ = true;
   }
+  safe_lsn_ = block_staged_.lsn;
   Free(block_staged_);
   std::lock_guard guard(control_mutex_);
   ++metrics_.syncs;
@@ -359,6 +361,12 @@ Status LogImpl::Rotate() {
 // Makes the next file of the log current. Its header is on disk before its name is, and its name
 // before any record in it counts.
 Status LogImpl::OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
+  const std::string made_at = TRY(PrepareSegment(epoch, first_lsn, gap));
+  return NameSegment(made_at);
+}
+
+// Puts a new file with its header where it has no meaning yet; yields its path.
+Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
   SegmentInfo info;
   do {
     ++number_;  // past damaged files: they are evidence, not to be replaced
@@ -397,14 +405,26 @@ Status LogImpl::OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
     segment->AddFrame(frame, FrameType::kGap, first_lsn - 1, {});
     TRY(segment->Write(frame));
   }
-  TRY(segment->Sync());
-  TRY(disk_.Rename(made_at, info.path));
-  TRY(disk_.SyncDirectory(options_.directory));
   segment_ = std::move(segment);
+  return made_at;
+}
+
+// The moment from which the new file ends its predecessor.
+Status LogImpl::NameSegment(const std::string& made_at) {
+  const SegmentInfo& info = segment_->info();
+  Status named = [&]() -> Status {
+    TRY(segment_->Sync());
+    TRY(disk_.Rename(made_at, info.path));
+    return disk_.SyncDirectory(options_.directory);
+  }();
+  if (!named.ok()) {
+    segment_ = nullptr;
+    return named;
+  }
   predecessor_number_ = info.number;
-  if (ring_ != nullptr) ring_->header().epoch.store(epoch, std::memory_order_release);
+  if (ring_ != nullptr) ring_->header().epoch.store(info.epoch, std::memory_order_release);
   std::lock_guard guard(control_mutex_);
-  metrics_.epoch = epoch;
+  metrics_.epoch = info.epoch;
   metrics_.segment_number = info.number;
   metrics_.segment_offset = segment_->offset();
   metrics_.total_bytes += segment_->offset();
@@ -426,6 +446,26 @@ void LogImpl::Notify() {
   if (listener_) listener_();
 }
 
+// Under `none` the ring forgets what is written, so a file that fails may hold the only copy of
+// records. It can still be read, from the page cache if from nowhere else: a new file gets the same
+// bytes at the same places, and then the name.
+Status LogImpl::RescueSegment() {
+  const std::string& path = segment_->info().path;
+  const std::string made_at = Path("segment.tmp");
+  auto from = TRY(disk_.Open(path, OpenMode::kRead));
+  auto to = TRY(MakeZeroedFile(disk_, made_at, 0));
+  std::string bytes(kStageBytes, '\0');
+  for (uint64_t at = 0;;) {
+    const size_t size = TRY(from->ReadAt(at, {bytes.data(), bytes.size()}));
+    if (size == 0) break;
+    TRY(to->WriteAt(at, std::string_view(bytes).substr(0, size)));
+    at += size;
+  }
+  TRY(to->SyncData());
+  TRY(disk_.Rename(made_at, path));
+  return disk_.SyncDirectory(options_.directory);
+}
+
 // The file at hand is given up; a new one gets what the ring still holds.
 void LogImpl::MeetDiskError(const Status& error, bool sync) {
   {
@@ -433,23 +473,89 @@ void LogImpl::MeetDiskError(const Status& error, bool sync) {
     ++(sync ? metrics_.sync_errors : metrics_.write_errors);
     metrics_.last_error = error.message();
   }
+  const Lsn freed = ring_->header().freed_lsn.load(std::memory_order_relaxed);
+  if (segment_ != nullptr && freed > durable_lsn_.load(std::memory_order_relaxed)) {
+    Status rescued = RescueSegment();
+    std::lock_guard guard(control_mutex_);
+    if (!rescued.ok()) metrics_.last_error = rescued.message();  // the next start says what is lost
+  }
+  if (segment_ != nullptr) failed_ = segment_->info();
   segment_ = nullptr;
   stage_.clear();
   sync_requested_.store(true, std::memory_order_seq_cst);  // whoever asked still waits
-  const Lsn freed = ring_->header().freed_lsn.load(std::memory_order_relaxed);
-  next_lsn_ = freed + 1;
-  staged_ = block_staged_ = Mark{freed, tail_.load(std::memory_order_relaxed)};
   if (++failures_ > kFailuresMax) {
     EnterTrouble(error);
     return;
   }
-  Status opened = OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false);
-  if (!opened.ok()) {
-    EnterTrouble(opened);
+  Status begun = BeginAfterFailure();
+  if (!begun.ok()) {
+    EnterTrouble(begun);
     return;
   }
   std::lock_guard guard(control_mutex_);
   ++metrics_.heals;
+}
+
+// A new segment of a new epoch for everything that is not durable. Under `none` some of that has
+// left the ring; the failed file can still be read, most likely, though not trusted to last.
+// The new file ends the old one from the moment it has its name: what of the old one is durable and
+// above the new one's first LSN is copied before that.
+Status LogImpl::BeginAfterFailure() {
+  const Lsn freed = ring_->header().freed_lsn.load(std::memory_order_relaxed);
+  const Lsn durable = durable_lsn_.load(std::memory_order_relaxed);
+  staged_ = block_staged_ = Mark{freed, tail_.load(std::memory_order_relaxed)};
+  next_lsn_ = freed + 1;
+  const bool copies = safe_lsn_ < freed && failed_;
+  const Lsn first = copies ? safe_lsn_ + 1 : next_lsn_;
+  const std::string made_at = TRY(PrepareSegment(epoch_ + 1, first, /*gap=*/false));
+  stage_.clear();
+  Status begun = [&]() -> Status {
+    if (copies) TRY(CopyBack(first, freed));
+    Published record;
+    while (next_lsn_ <= durable && FindPublished(next_lsn_, &record)) {
+      const uint64_t start = segment_->offset();
+      segment_->Add(stage_, record.header, record.payload);
+      NoteStaged(record, start, segment_->offset());
+    }
+    TRY(segment_->Write(std::exchange(stage_, {})));
+    return Status::Ok();
+  }();
+  if (begun.ok()) return NameSegment(made_at);
+  segment_ = nullptr;
+  // A write that failed may go better the next time; what cannot be read is lost, and the next
+  // start reports it.
+  if (begun.system_errno() != 0 || !copies) return begun;
+  failed_.reset();
+  return BeginAfterFailure();
+}
+
+// Copies the records from `first` to `last` out of the failed file into the new one. An error
+// without an errno: they are not there.
+Status LogImpl::CopyBack(Lsn first, Lsn last) {
+  auto file = disk_.Open(failed_->path, OpenMode::kRead);
+  if (!file.ok()) return file.TakeStatus();
+  std::string bytes(TRY(file.value()->Size()), '\0');
+  bytes.resize(TRY(file.value()->ReadAt(0, bytes)));
+  Lsn wanted = first;
+  for (uint64_t at = kSegmentHeaderBytes; wanted <= last;) {
+    FrameHeader header;
+    if (bytes.size() - at < sizeof(header)) break;
+    std::memcpy(&header, bytes.data() + at, sizeof(header));
+    const uint64_t frame_bytes = FrameBytes(header.length);
+    if (header.type == 0 || frame_bytes > bytes.size() - at) break;
+    const std::string_view payload(bytes.data() + at + sizeof(header), header.length);
+    header.crc ^= PlaceMix(failed_->salt, at);
+    if (header.crc != BodyCrc(header, payload)) break;
+    if (IsRecord(header.type) && header.lsn == wanted) {
+      segment_->Add(stage_, header, payload);
+      ++wanted;
+    }
+    if (stage_.size() >= kStageBytes) TRY(segment_->Write(std::exchange(stage_, {})));
+    at += frame_bytes;
+  }
+  TRY(segment_->Write(std::exchange(stage_, {})));
+  if (wanted <= last) return Status::Error("the failed segment cannot be read back");
+  return Status::Ok();
 }
 
 void LogImpl::EnterTrouble(const Status& error) {
@@ -508,8 +614,10 @@ void LogImpl::RetryTrouble(int64_t now_us) {
     Free(Mark{last, head_.load(std::memory_order_acquire)});
     next_lsn_ = last + 1;
     staged_ = block_staged_ = Mark{last, head_.load(std::memory_order_relaxed)};
+    safe_lsn_ = last;
+    failed_.reset();
   }
-  Status opened = OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/degraded);
+  Status opened = degraded ? OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/true) : BeginAfterFailure();
   {
     std::lock_guard guard(control_mutex_);
     metrics_.last_error = opened.message();
@@ -539,7 +647,7 @@ Status LogImpl::FinishLog() {
   // A second try in a new segment, as everywhere; the disk may only have lost one file.
   for (int attempt = 0; attempt < 2; ++attempt) {
     if (segment_ == nullptr) {
-      finished = OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false);
+      finished = BeginAfterFailure();
       if (!finished.ok()) continue;
     }
     finished = [&]() -> Status {

@@ -75,6 +75,18 @@ TEST(RecordTest, PadsToTheNextMultipleOfEight) {
     ASSERT_EQ(frame.size(), FrameBytes(length));
     ASSERT_EQ(frame.size() % kFrameAlignment, 0u);
     ASSERT_LT(frame.size(), length + sizeof(FrameHeader) + kFrameAlignment);
+    ASSERT_TRUE(frame.ends_with(std::string(frame.size() - sizeof(FrameHeader) - length, '\0')));
+  }
+}
+
+TEST(RecordTest, ChecksumCoversEveryByteBehindItWhateverTheLength) {
+  for (size_t length = 0; length < 300; ++length) {
+    std::string payload;
+    for (size_t i = 0; i < length; ++i) payload += static_cast<char>(i * 41 + length);
+    const std::string frame = Frame(2, length + 9, 5, payload, 0, 0);
+    uint32_t crc = 0;
+    std::memcpy(&crc, frame.data(), sizeof(crc));
+    ASSERT_EQ(crc, Crc32c(frame.substr(4))) << length;
   }
 }
 
