@@ -89,7 +89,6 @@ def redis_cli(server, tally):
     matches("--bigkeys", ["--bigkeys"], r"Sampled \d+ keys in the keyspace.*2\d\d\d strings with")
     matches("--memkeys", ["--memkeys"], r"Sampled \d+ keys in the keyspace")
     matches("--latency", ["--latency", "--raw", "-i", "1"], r"^\d+ \d+ [\d.]+ \d+")
-    matches("--stat", ["-i", "0.1", "--stat"], r"keys.*mem.*clients", limit_s=2)  # never ends
     matches("INFO", ["INFO", "server"], r"redis_version:")
     matches("CLIENT LIST", ["CLIENT", "LIST"], r"^id=\d+ addr=127\.0\.0\.1:\d+ .*cmd=client\|list")
 

@@ -38,13 +38,14 @@ class Server:
     """One server process and its directory. A context manager; restart() keeps the directory.
 
     Options are given once, in the order of the command line, and are the same for both servers;
-    `ours` are added for CrabCache and `theirs` for redis-server.
+    `ours` are added for CrabCache and `theirs` for redis-server. `pin` is the core (or cores) for
+    taskset, `wrapper` the command line of a tool that runs the server, `parent` where its directory goes.
     """
 
-    def __init__(self, binary, options=(), ours=(), theirs=(), pin=None, wrapper=()):
+    def __init__(self, binary, options=(), ours=(), theirs=(), pin=None, wrapper=(), parent=None):
         self.binary = binary
         self.redis = is_redis(binary)
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="crab-compat-"))
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="crab-compat-", dir=parent))
         self.unix_path = str(self.directory / "server.sock")
         self.options = list(options) + list(theirs if self.redis else ours)
         self.pin = pin
