@@ -111,7 +111,6 @@ class LogImpl final : public Log {
   bool SegmentIsFull(uint64_t frame_bytes) const;
   Status Rotate();
   Status OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap);
-  Status RescueSegment();
   void MeetDiskError(const Status& error, bool sync);
   Result<std::string> PrepareSegment(uint64_t epoch, Lsn first_lsn, bool gap);
   Status NameSegment(const std::string& made_at);

@@ -446,38 +446,12 @@ void LogImpl::Notify() {
   if (listener_) listener_();
 }
 
-// Under `none` the ring forgets what is written, so a file that fails may hold the only copy of
-// records. It can still be read, from the page cache if from nowhere else: a new file gets the same
-// bytes at the same places, and then the name.
-Status LogImpl::RescueSegment() {
-  const std::string& path = segment_->info().path;
-  const std::string made_at = Path("segment.tmp");
-  auto from = TRY(disk_.Open(path, OpenMode::kRead));
-  auto to = TRY(MakeZeroedFile(disk_, made_at, 0));
-  std::string bytes(kStageBytes, '\0');
-  for (uint64_t at = 0;;) {
-    const size_t size = TRY(from->ReadAt(at, {bytes.data(), bytes.size()}));
-    if (size == 0) break;
-    TRY(to->WriteAt(at, std::string_view(bytes).substr(0, size)));
-    at += size;
-  }
-  TRY(to->SyncData());
-  TRY(disk_.Rename(made_at, path));
-  return disk_.SyncDirectory(options_.directory);
-}
-
 // The file at hand is given up; a new one gets what the ring still holds.
 void LogImpl::MeetDiskError(const Status& error, bool sync) {
   {
     std::lock_guard guard(control_mutex_);
     ++(sync ? metrics_.sync_errors : metrics_.write_errors);
     metrics_.last_error = error.message();
-  }
-  const Lsn freed = ring_->header().freed_lsn.load(std::memory_order_relaxed);
-  if (segment_ != nullptr && freed > durable_lsn_.load(std::memory_order_relaxed)) {
-    Status rescued = RescueSegment();
-    std::lock_guard guard(control_mutex_);
-    if (!rescued.ok()) metrics_.last_error = rescued.message();  // the next start says what is lost
   }
   if (segment_ != nullptr) failed_ = segment_->info();
   segment_ = nullptr;
