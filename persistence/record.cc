@@ -64,7 +64,18 @@ uint32_t BodyCrc(const FrameHeader& header, std::string_view payload) {
       crc = _mm_crc32_u64(crc, words[0]);
     }
     uint64_t tail = 0;
-    for (size_t i = 0; i < left; ++i) tail |= uint64_t{static_cast<uint8_t>(at[i])} << (8 * i);
+    int shift = 0;
+    if (left & 4) {
+      uint32_t four;
+      std::memcpy(&four, at, 4);
+      tail = four;
+      at += 4;
+      shift = 32;
+    }
+    for (left &= 3; left > 0; --left, ++at, shift += 8) {
+      tail |= uint64_t{static_cast<uint8_t>(*at)} << shift;
+    }
+    left = payload.size() % 8;
     if (left > 4) return ~_mm_crc32_u32(static_cast<uint32_t>(_mm_crc32_u64(crc, tail)), 0);
     return ~_mm_crc32_u32(static_cast<uint32_t>(crc), static_cast<uint32_t>(tail));
   }
