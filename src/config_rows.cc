@@ -289,7 +289,8 @@ constexpr Row kRows[] = {
             "How many keys an eviction looks at to find the best one to give up."),
     Integer("maxmemory-eviction-tenacity", At<&Config::maxmemory_eviction_tenacity>(), 0, 100, "10",
             "",
-            "How long a command may be held up by eviction, from hardly to as long as it takes."),
+            "How long a command may be held up by eviction, from hardly to as long as it takes.") |
+        kAccepted,
     Integer("lfu-log-factor", At<&Config::lfu_log_factor>(), 0, kIntMax, "10", "",
             "How slowly the access counters of the lfu policies grow."),
     Integer("lfu-decay-time", At<&Config::lfu_decay_minutes>(), 0, kIntMax, "1", "minutes",
@@ -361,34 +362,40 @@ constexpr Row kRows[] = {
     Section{"Encodings"} |
         Integer("hash-max-listpack-entries", At<&Config::hash_max_listpack_entries>(), 0, kLongMax,
                 "512", "fields", "A hash is a listpack up to so many fields.") |
-        Alias{"hash-max-ziplist-entries"},
+        Alias{"hash-max-ziplist-entries"} | kAccepted,
     Memory("hash-max-listpack-value", At<&Config::hash_max_listpack_value>(), 0, kLongMax, "64",
            "And while no field or value is longer than this.") |
-        Alias{"hash-max-ziplist-value"},
+        Alias{"hash-max-ziplist-value"} | kAccepted,
     Integer("list-max-listpack-size", At<&Config::list_max_listpack_size>(), -kIntMax - 1, kIntMax,
             "-2", "", "Elements per node of a list; -1 to -5: 4 to 64 KiB per node.") |
-        Alias{"list-max-ziplist-size"},
+        Alias{"list-max-ziplist-size"} | kAccepted,
     Integer("list-compress-depth", At<&Config::list_compress_depth>(), 0, kIntMax, "0", "nodes",
             "How many nodes at either end of a list stay uncompressed; 0 compresses none.") |
         kAccepted,
     Integer("set-max-intset-entries", At<&Config::set_max_intset_entries>(), 0, kLongMax, "512",
-            "members", "A set of integers is an intset up to so many members."),
+            "members", "A set of integers is an intset up to so many members.") |
+        kAccepted,
     Integer("set-max-listpack-entries", At<&Config::set_max_listpack_entries>(), 0, kLongMax, "128",
-            "members", "Any other set is a listpack up to so many members."),
+            "members", "Any other set is a listpack up to so many members.") |
+        kAccepted,
     Memory("set-max-listpack-value", At<&Config::set_max_listpack_value>(), 0, kLongMax, "64",
-           "And while no member is longer than this."),
+           "And while no member is longer than this.") |
+        kAccepted,
     Integer("zset-max-listpack-entries", At<&Config::zset_max_listpack_entries>(), 0, kLongMax,
             "128", "members", "A sorted set is a listpack up to so many members.") |
-        Alias{"zset-max-ziplist-entries"},
+        Alias{"zset-max-ziplist-entries"} | kAccepted,
     Memory("zset-max-listpack-value", At<&Config::zset_max_listpack_value>(), 0, kLongMax, "64",
            "And while no member is longer than this.") |
-        Alias{"zset-max-ziplist-value"},
+        Alias{"zset-max-ziplist-value"} | kAccepted,
     Memory("hll-sparse-max-bytes", At<&Config::hll_sparse_max_bytes>(), 0, kLongMax, "3000",
-           "A HyperLogLog is sparse up to this size."),
+           "A HyperLogLog is sparse up to this size.") |
+        kAccepted,
     Memory("stream-node-max-bytes", At<&Config::stream_node_max_bytes>(), 0, kLongMax, "4096",
-           "Size of one node of a stream; 0 is no limit."),
+           "Size of one node of a stream; 0 is no limit.") |
+        kAccepted,
     Integer("stream-node-max-entries", At<&Config::stream_node_max_entries>(), 0, kLongMax, "100",
-            "entries", "Entries in one node of a stream; 0 is no limit."),
+            "entries", "Entries in one node of a stream; 0 is no limit.") |
+        kAccepted,
 
     Section{"Observation"} | Bool("latency-tracking", At<&Config::latency_tracking>(), "yes",
                                   "Keeps a distribution of every command's run time."),
@@ -467,8 +474,7 @@ constexpr Row kRows[] = {
          "Makes DEL behave as UNLINK.") |
         kAccepted,
     Bool("lazyfree-lazy-user-flush", At<&Config::lazyfree_lazy_user_flush>(), "no",
-         "Makes FLUSHALL and FLUSHDB free in the background.") |
-        kAccepted,
+         "Makes FLUSHALL and FLUSHDB free in the background."),
     Bool("activerehashing", At<&Config::activerehashing>(), "yes",
          "Spends idle time on growing hash tables; here they grow bucket by bucket.") |
         kAccepted,

@@ -293,17 +293,23 @@ Status Dbsize(Call& call) {
   return Status::Ok();
 }
 
-// The mode of FLUSHDB and FLUSHALL, [ASYNC|SYNC]. Both modes clear before they answer.
-Status CheckFlushMode(Args args) {
-  const bool fine =
-      args.size() == 1 || (args.size() == 2 && (args.Is(1, "async") || args.Is(1, "sync")));
-  return fine ? Status::Ok() : Status::Error(kSyntaxError);
+// The mode of FLUSHDB and FLUSHALL, [ASYNC|SYNC]. Both take all keys away at once; ASYNC gives
+// their memory back on a thread of its own.
+Result<bool> IsAsync(Call& call) {
+  const bool asynchronous = call.args.size() == 2 && call.args.Is(1, "ASYNC");
+  if (call.args.size() > 2 ||
+      (call.args.size() == 2 && !asynchronous && !call.args.Is(1, "SYNC"))) {
+    return Status::Error(kSyntaxError);
+  }
+  return asynchronous || (call.args.size() == 1 && call.keyspace.keyspace().options().lazy_flush);
 }
 
 // FLUSHDB [ASYNC|SYNC]
 Status Flushdb(Call& call) {
-  TRY(CheckFlushMode(call.args));
-  call.keyspace.keyspace().Clear(call.keyspace.db());
+  const bool asynchronous = TRY(IsAsync(call));
+  Keyspace& keyspace = call.keyspace.keyspace();
+  DetachedTables tables = keyspace.Detach(call.keyspace.db());
+  if (asynchronous) keyspace.lazy_free().Add(std::move(tables));
   call.effects.Broadcast(call.keyspace.db(), EffectId::kFlushdb, {});
   call.reply.Ok();
   return Status::Ok();
@@ -311,8 +317,10 @@ Status Flushdb(Call& call) {
 
 // FLUSHALL [ASYNC|SYNC]
 Status Flushall(Call& call) {
-  TRY(CheckFlushMode(call.args));
-  call.keyspace.keyspace().ClearAll();
+  const bool asynchronous = TRY(IsAsync(call));
+  Keyspace& keyspace = call.keyspace.keyspace();
+  DetachedTables tables = keyspace.DetachAll();
+  if (asynchronous) keyspace.lazy_free().Add(std::move(tables));
   call.effects.Broadcast(call.keyspace.db(), EffectId::kFlushall, {});
   call.reply.Ok();
   return Status::Ok();

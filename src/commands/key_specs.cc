@@ -4,7 +4,7 @@
 
 namespace crab {
 
-uint16_t KeyFlagsOf(const Command& command, Args args, const KeySpec& spec) {
+uint16_t KeyFlagsOf([[maybe_unused]] const Command& command, Args args, const KeySpec& spec) {
   if (!(spec.flags & kKeyVariableFlags)) return spec.flags;
   // SET, the only such command: any argument behind the value that reads GET counts, wherever it
   // stands.

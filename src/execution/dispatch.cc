@@ -277,8 +277,8 @@ uint64_t Dispatcher::Tap() {
                                    effects_.Transaction());
     } else {
       const uint16_t shard = effects_.shard();
-      const wal::RecordType type = shard == Effects::kBroadcast ? wal::RecordType::kBroadcast
-                                                                : wal::RecordType::kEffect;
+      const wal::RecordType type =
+          shard == Effects::kBroadcast ? wal::RecordType::kBroadcast : wal::RecordType::kEffect;
       lsn = execution_.log->Append(type, shard, effects_.bytes());
     }
   }
@@ -296,9 +296,9 @@ Status Dispatcher::Replay(const EffectView& effect) {
   argv.insert(argv.end(), effect.arguments.begin(), effect.arguments.end());
   const Args args(argv);
   if (!command->AritySuits(args.size()) || effect.db >= execution_.keyspace.options().databases) {
-    return Status::Error("effect " + std::string(name) + " with " + std::to_string(args.size() - 1) +
-                         " arguments on database " + std::to_string(effect.db) +
-                         " does not suit this server");
+    return Status::Error("effect " + std::string(name) + " with " +
+                         std::to_string(args.size() - 1) + " arguments on database " +
+                         std::to_string(effect.db) + " does not suit this server");
   }
   replay_client_.db = effect.db;
   view_.Begin(effect.db, /*now_ms=*/0, /*no_touch=*/true);
@@ -423,9 +423,8 @@ Status Dispatcher::UnknownCommand(Args args, const Command* container) const {
   if (container != nullptr) {
     std::string name(container->name);
     std::transform(name.begin(), name.end(), name.begin(), ::toupper);
-    return Status::Error("ERR unknown subcommand '" +
-                         Printed(args[1].substr(0, kQuotedBytesMax)) + "'. Try " + name +
-                         " HELP.");
+    return Status::Error("ERR unknown subcommand '" + Printed(args[1].substr(0, kQuotedBytesMax)) +
+                         "'. Try " + name + " HELP.");
   }
   std::string text = "ERR unknown command '" + Printed(args[0].substr(0, kQuotedBytesMax)) +
                      "', with args beginning with: ";

@@ -30,8 +30,8 @@ struct Execution {
   wal::Log* log = nullptr;  // null: the log is off
 
   bool password_required = false;
-  bool debug_allowed = true;   // enable-debug-command, for this kind of connection
-  uint64_t maxmemory = 0;      // bytes, 0 = no limit
+  bool debug_allowed = true;  // enable-debug-command, for this kind of connection
+  uint64_t maxmemory = 0;     // bytes, 0 = no limit
   int maxmemory_samples = 5;
   // What counts against maxmemory, kept only while there is a limit: the keyspace's bytes, by each
   // loop as it changes them, and all other memory, sampled each second. Relaxed: a limit that is
@@ -62,7 +62,8 @@ struct DispatchStats {
   uint64_t processed = 0;
   uint64_t changes = 0;  // effects, as rdb_changes_since_last_save counts them
   uint64_t error_replies = 0;
-  std::unordered_map<std::string, uint64_t> errors;  // by code: "ERR", "WRONGTYPE"; at most kErrorsMax
+  std::unordered_map<std::string, uint64_t>
+      errors;  // by code: "ERR", "WRONGTYPE"; at most kErrorsMax
   static constexpr size_t kErrorsMax = 128;
   KeyspaceStats keyspace;
 };
@@ -124,9 +125,9 @@ class Dispatcher {
   bool EvictBest();
   // Counts what a held shard grew by since it had `bytes_before`.
   void CountMemory(const Shard& shard, size_t bytes_before) {
-    execution_.keyspace_bytes.fetch_add(static_cast<int64_t>(shard.MemoryBytes()) -
-                                            static_cast<int64_t>(bytes_before),
-                                        std::memory_order_relaxed);
+    execution_.keyspace_bytes.fetch_add(
+        static_cast<int64_t>(shard.MemoryBytes()) - static_cast<int64_t>(bytes_before),
+        std::memory_order_relaxed);
   }
 
   Execution& execution_;
@@ -138,7 +139,7 @@ class Dispatcher {
   int64_t now_ms_ = 0;
   uint64_t last_cycles_ = 0;
   uint32_t expire_next_shard_ = 0;
-  Random random_;  // which shards eviction looks at
+  Random random_;     // which shards eviction looks at
   Buffer discarded_;  // replies of replay
   Client replay_client_;
 };

@@ -44,7 +44,8 @@ class World {
  private:
   struct alignas(64) LoopState {
     // 1 = IN. Stored by its loop and awaited by the exclusive holder; sequentially consistent
-    // against `wanted_`, so that of a loop going IN and a holder raising the flag one sees the other.
+    // against `wanted_`, so that of a loop going IN and a holder raising the flag one sees the
+    // other.
     std::atomic<uint32_t> in{0};
   };
 

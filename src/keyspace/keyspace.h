@@ -11,8 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "src/keyspace/detached_tables.h"
 #include "src/keyspace/effects.h"
 #include "src/keyspace/entry.h"
+#include "src/keyspace/lazy_free.h"
 #include "src/keyspace/shard.h"
 #include "utils/hash.h"
 #include "utils/random.h"
@@ -46,6 +48,7 @@ struct KeyspaceOptions {
   uint32_t databases = 16;
   uint64_t hash_seed = 0;
   bool shard_by_hashtag = false;
+  bool lazy_flush = false;  // lazyfree-lazy-user-flush: FLUSHALL without a word is ASYNC
   EvictionPolicy policy = EvictionPolicy::kNoEviction;  // decides LRU or LFU access data
   int lfu_log_factor = 10;
   int lfu_decay_minutes = 1;
@@ -56,22 +59,6 @@ struct KeyspaceOptions {
 // Counters of one loop: written by it, summed up for INFO.
 struct KeyspaceStats {
   uint64_t hits = 0, misses = 0, expired = 0, evicted = 0;
-};
-
-// Tables taken out of the keyspace with all that is in them, freed by the destructor: on any
-// thread, so that FLUSHALL of millions of keys holds nobody up.
-class DetachedTables {
- public:
-  DetachedTables() = default;
-  DetachedTables(DetachedTables&&) = default;
-  DetachedTables& operator=(DetachedTables&&) = default;
-
-  size_t keys() const { return keys_; }
-
- private:
-  friend class Keyspace;
-  std::vector<std::unique_ptr<Table>> tables_;
-  size_t keys_ = 0;
 };
 
 class Keyspace {
@@ -104,6 +91,8 @@ class Keyspace {
   // It is no longer counted from now on.
   DetachedTables Detach(uint32_t db);
   DetachedTables DetachAll();
+  LazyFree& lazy_free() { return lazy_free_; }
+  const LazyFree& lazy_free() const { return lazy_free_; }
   void Swap(uint32_t a, uint32_t b);
   // Every entry of a database; the callback must not change the keyspace. False ends the walk.
   void ForEach(uint32_t db, const std::function<bool(const Entry&)>& visit) const;
@@ -130,6 +119,7 @@ class Keyspace {
   int64_t start_ms_;
   std::unique_ptr<Shard[]> shards_;
   mutable Random random_;  // RandomEntry
+  LazyFree lazy_free_;
 };
 
 // Loop-bound, reused command after command; its shards are held while it is used.

@@ -11,7 +11,8 @@ Connection::Connection(Loop& loop, int fd, bool unix_socket, std::unique_ptr<Ses
     : loop_(loop), fd_(fd), session_(std::move(session)), unix_socket_(unix_socket) {}
 
 bool Connection::Start() {
-  int error = unix_socket_ ? uv_pipe_init(loop_.uv(), &uv_.pipe, 0) : uv_tcp_init(loop_.uv(), &uv_.tcp);
+  int error =
+      unix_socket_ ? uv_pipe_init(loop_.uv(), &uv_.pipe, 0) : uv_tcp_init(loop_.uv(), &uv_.tcp);
   CHECK_EQ(error, 0);
   uv_.handle.data = this;
   error = unix_socket_ ? uv_pipe_open(&uv_.pipe, fd_) : uv_tcp_open(&uv_.tcp, fd_);
@@ -23,8 +24,8 @@ bool Connection::Start() {
 }
 
 void Connection::UpdateReading() {
-  const bool wanted = !closing_ && !session_->closing() &&
-                      session_->waiting() == Session::Wait::kNothing;
+  const bool wanted =
+      !closing_ && !session_->closing() && session_->waiting() == Session::Wait::kNothing;
   if (wanted == reading_) return;
   reading_ = wanted;
   if (!wanted) {

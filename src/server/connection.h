@@ -52,7 +52,7 @@ class Connection {
   bool started_ = false;
   bool reading_ = false;
   bool closing_ = false;
-  bool own_buffer_ = false;  // the read under way goes into the session's buffer
+  bool own_buffer_ = false;    // the read under way goes into the session's buffer
   bool in_held_list_ = false;  // the loop will flush it when the log moves
   bool in_paused_list_ = false;
   uv_write_t write_{};

@@ -24,7 +24,8 @@ namespace crab {
 namespace {
 
 constexpr char kNotAllowed[] =
-    "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can "
+    "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you "
+    "can "
     "run it from a local connection, otherwise you need to set this option in the configuration "
     "file, and then restart the server.";
 
@@ -156,11 +157,11 @@ Status ObjectFacts(Call& call) {
   if (entry == nullptr) return Status::Error(kNoSuchKey);
   char scratch[24];
   char line[256];
-  std::snprintf(line, sizeof(line),
-                "Value at:%p refcount:1 encoding:%s serializedlength:%zu lru:%u lru_seconds_idle:%u",
-                static_cast<const void*>(entry), std::string(EncodingName(entry->encoding())).c_str(),
-                entry->StringBytes(scratch).size() + 1, entry->access(),
-                entry->IdleSeconds(call.now_ms));
+  std::snprintf(
+      line, sizeof(line),
+      "Value at:%p refcount:1 encoding:%s serializedlength:%zu lru:%u lru_seconds_idle:%u",
+      static_cast<const void*>(entry), std::string(EncodingName(entry->encoding())).c_str(),
+      entry->StringBytes(scratch).size() + 1, entry->access(), entry->IdleSeconds(call.now_ms));
   call.reply.Simple(line);
   return Status::Ok();
 }
@@ -220,9 +221,9 @@ Status Debug(Call& call) {
     double seconds = 0;
     if (!ParseDouble(call.args[2], &seconds)) return Status::Error(kNotAFloat);
     seconds = std::max(seconds, 0.0);
-    timespec time{static_cast<time_t>(seconds),
-                  static_cast<long>((seconds - static_cast<double>(static_cast<time_t>(seconds))) *
-                                    1e9)};
+    timespec time{
+        static_cast<time_t>(seconds),
+        static_cast<long>((seconds - static_cast<double>(static_cast<time_t>(seconds))) * 1e9)};
     nanosleep(&time, nullptr);
     call.reply.Ok();
   } else if (is("SET-ACTIVE-EXPIRE") && argc == 3) {

@@ -1,6 +1,6 @@
-// INFO, section by section, and STATS. Field names are Redis' (https://redis.io/commands/info) where
-// Redis has the fact; the log's own are beside them under `wal_`.
-// Both run holding the world, so the counters of all loops stand still.
+// INFO, section by section, and STATS. Field names are Redis' (https://redis.io/commands/info)
+// where Redis has the fact; the log's own are beside them under `wal_`. Both run holding the world,
+// so the counters of all loops stand still.
 
 #include "src/server/info.h"
 
@@ -131,8 +131,7 @@ void ServerSection(Server& server, const Call& call, Page& page) {
   page.Field("hz", 10);
   page.Field("configured_hz", server.config().hz);
   page.Field("lru_clock", (call.now_ms / 1000) & 0xffffff);
-  page.Field("executable",
-             length > 0 ? std::string_view(executable, length) : std::string_view());
+  page.Field("executable", length > 0 ? std::string_view(executable, length) : std::string_view());
   page.Field("config_file", server.config().file);
   page.Field("io_threads_active", 0);
   page.Field("threads", server.loops().size());
@@ -177,9 +176,9 @@ void MemorySection(Server& server, const Sums& sums, Page& page) {
   page.Field("used_memory_overhead", overhead);
   page.Field("used_memory_startup", server.startup_memory_bytes());
   page.Field("used_memory_dataset", dataset);
-  page.Print("used_memory_dataset_perc", "%.2f%%",
-             100 * std::min(1.0, Ratio(dataset, used - std::min(used,
-                                                                server.startup_memory_bytes()))));
+  page.Print(
+      "used_memory_dataset_perc", "%.2f%%",
+      100 * std::min(1.0, Ratio(dataset, used - std::min(used, server.startup_memory_bytes()))));
   page.Field("allocator_allocated", allocator.allocated);
   page.Field("allocator_active", allocator.active);
   page.Field("allocator_resident", allocator.resident);
@@ -215,35 +214,44 @@ void MemorySection(Server& server, const Sums& sums, Page& page) {
   page.Field("mem_clients_slaves", 0);
   page.Field("mem_clients_normal", sums.client_bytes);
   page.Field("mem_cluster_links", 0);
-  page.Field("mem_aof_buffer", server.log() == nullptr ? 0 : server.log()->metrics().ring_used_bytes);
+  page.Field("mem_aof_buffer",
+             server.log() == nullptr ? 0 : server.log()->metrics().ring_used_bytes);
   page.Field("mem_allocator", AllocatorName());
   page.Field("active_defrag_running", 0);
-  page.Field("lazyfree_pending_objects", 0);
-  page.Field("lazyfreed_objects", 0);
+  page.Field("lazyfree_pending_objects", server.keyspace().lazy_free().pending());
+  page.Field("lazyfreed_objects", server.keyspace().lazy_free().freed());
 }
 
 std::string_view StateName(wal::State state) {
   switch (state) {
-    case wal::State::kRunning: return "running";
-    case wal::State::kDegraded: return "degraded";
-    case wal::State::kRefusing: return "refusing";
-    default: return "stopped";
+    case wal::State::kRunning:
+      return "running";
+    case wal::State::kDegraded:
+      return "degraded";
+    case wal::State::kRefusing:
+      return "refusing";
+    default:
+      return "stopped";
   }
 }
 
 std::string_view PolicyName(wal::SyncPolicy policy) {
   switch (policy) {
-    case wal::SyncPolicy::kNone: return "none";
-    case wal::SyncPolicy::kAsync: return "async";
-    default: return "sync";
+    case wal::SyncPolicy::kNone:
+      return "none";
+    case wal::SyncPolicy::kAsync:
+      return "async";
+    default:
+      return "sync";
   }
 }
 
 // The options of the log that are in force, each beside the state.
-constexpr std::string_view kLogOptions[] = {
-    "wal-enabled",         "wal-dir",       "wal-max-segment-size", "wal-buffer-size",
-    "wal-flush-interval-ms", "wal-ring-size", "wal-ring-dir",         "wal-recovery",
-    "wal-on-error",        "wal-max-recovery-ms"};
+constexpr std::string_view kLogOptions[] = {"wal-enabled",           "wal-dir",
+                                            "wal-max-segment-size",  "wal-buffer-size",
+                                            "wal-flush-interval-ms", "wal-ring-size",
+                                            "wal-ring-dir",          "wal-recovery",
+                                            "wal-on-error",          "wal-max-recovery-ms"};
 
 void PersistenceSection(Server& server, const Sums& sums, Page& page) {
   wal::Log* const log = server.log();
@@ -499,7 +507,7 @@ void KeyspaceSection(Server& server, int64_t now_ms, Page& page) {
 
 // Which sections an INFO asks for.
 struct Choice {
-  bool all = false;   // all: everything that `default` leaves out, too
+  bool all = false;  // all: everything that `default` leaves out, too
   bool standard = false;
   std::vector<std::string_view> names;
 

@@ -16,8 +16,10 @@ namespace {
 
 constexpr size_t kReadBufferBytes = 256 * 1024;
 constexpr uint64_t kTimerMs = 100;  // what `hz 10` is in Redis
-// Of each timer interval, at most this much goes to active expiry: a quarter, as in Redis.
+// Of each timer interval, at most this much goes to active expiry: a quarter, and 2 % more for each
+// step of active-expire-effort above 1, as in Redis.
 constexpr int64_t kExpireBudgetUs = 25'000;
+constexpr int64_t kExpireBudgetStepUs = 2'000;
 
 }  // namespace
 
@@ -109,7 +111,8 @@ void Loop::AwaitResume(Connection& connection) {
   if (connection.in_paused_list_) return;
   connection.in_paused_list_ = true;
   waiting_.push_back(&connection);
-  // Room may have come meanwhile; the timer looks again too, so a lost wake-up costs 100 ms at most.
+  // Room may have come meanwhile; the timer looks again too, so a lost wake-up costs 100 ms at
+  // most.
   awaits_log_.store(true, std::memory_order_seq_cst);
 }
 
@@ -158,7 +161,8 @@ void Loop::CloseKilled() {
 void Loop::OnTimer() {
   Enter();
   ++timer_ticks_;
-  dispatcher_.ExpireCycle(kExpireBudgetUs);
+  dispatcher_.ExpireCycle(kExpireBudgetUs +
+                          (server_.config().active_expire_effort - 1) * kExpireBudgetStepUs);
   if (!waiting_.empty() || !held_.empty()) OnLogMoved();
   constexpr uint64_t kTicksPerSecond = 1000 / kTimerMs;
   if (timer_ticks_ % kTicksPerSecond == 0) {

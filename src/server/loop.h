@@ -1,5 +1,5 @@
-// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is IN
-// (the world may not be taken by others) while it handles an event and OUT while it polls.
+// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is
+// IN (the world may not be taken by others) while it handles an event and OUT while it polls.
 // Loop-bound, except Post, WakeForLog and the counters, which say so.
 #pragma once
 
@@ -25,8 +25,8 @@ class Server;
 struct LoopStats {
   uint64_t bytes_in = 0, bytes_out = 0, reads = 0, writes = 0;
   uint64_t connections_accepted = 0;
-  uint64_t idle_closed = 0;           // by `timeout`
-  uint64_t output_limit_closed = 0;   // client_output_buffer_limit_disconnections
+  uint64_t idle_closed = 0;          // by `timeout`
+  uint64_t output_limit_closed = 0;  // client_output_buffer_limit_disconnections
   uint64_t query_limit_closed = 0;
 };
 

@@ -1,5 +1,5 @@
-// Mailbox: work that other threads ask of a loop. Many post, the loop takes all at once. The loop is
-// woken by its uv_async_t only when the mailbox was empty. Synchronized.
+// Mailbox: work that other threads ask of a loop. Many post, the loop takes all at once. The loop
+// is woken by its uv_async_t only when the mailbox was empty. Synchronized.
 #pragma once
 
 #include <functional>

@@ -14,7 +14,7 @@ struct AllocatorStats {
 // Of jemalloc; where another allocator is linked (sanitizers), glibc's or the system's estimate.
 AllocatorStats ReadAllocatorStats();
 uint64_t AllocatedBytes();
-uint64_t ResidentBytes();  // of the process, from /proc
+uint64_t ResidentBytes();     // of the process, from /proc
 const char* AllocatorName();  // "jemalloc-5.3.0", "libc"
 
 }  // namespace crab

@@ -9,46 +9,68 @@ namespace crab {
 
 wal::SyncPolicy SyncPolicyOf(WalSyncPolicy policy) {
   switch (policy) {
-    case WalSyncPolicy::kNone: return wal::SyncPolicy::kNone;
-    case WalSyncPolicy::kAsync: return wal::SyncPolicy::kAsync;
-    case WalSyncPolicy::kSync: return wal::SyncPolicy::kSync;
+    case WalSyncPolicy::kNone:
+      return wal::SyncPolicy::kNone;
+    case WalSyncPolicy::kAsync:
+      return wal::SyncPolicy::kAsync;
+    case WalSyncPolicy::kSync:
+      return wal::SyncPolicy::kSync;
   }
   CHECK(false);
 }
 
 wal::OnError OnErrorOf(WalOnError on_error) {
   switch (on_error) {
-    case WalOnError::kAuto: return wal::OnError::kAuto;
-    case WalOnError::kDegrade: return wal::OnError::kDegrade;
-    case WalOnError::kRefuse: return wal::OnError::kRefuse;
-    case WalOnError::kExit: return wal::OnError::kExit;
+    case WalOnError::kAuto:
+      return wal::OnError::kAuto;
+    case WalOnError::kDegrade:
+      return wal::OnError::kDegrade;
+    case WalOnError::kRefuse:
+      return wal::OnError::kRefuse;
+    case WalOnError::kExit:
+      return wal::OnError::kExit;
   }
   CHECK(false);
 }
 
 EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy) {
   switch (policy) {
-    case MaxmemoryPolicy::kVolatileLru: return EvictionPolicy::kVolatileLru;
-    case MaxmemoryPolicy::kVolatileLfu: return EvictionPolicy::kVolatileLfu;
-    case MaxmemoryPolicy::kVolatileRandom: return EvictionPolicy::kVolatileRandom;
-    case MaxmemoryPolicy::kVolatileTtl: return EvictionPolicy::kVolatileTtl;
-    case MaxmemoryPolicy::kAllkeysLru: return EvictionPolicy::kAllkeysLru;
-    case MaxmemoryPolicy::kAllkeysLfu: return EvictionPolicy::kAllkeysLfu;
-    case MaxmemoryPolicy::kAllkeysRandom: return EvictionPolicy::kAllkeysRandom;
-    case MaxmemoryPolicy::kNoEviction: return EvictionPolicy::kNoEviction;
-    case MaxmemoryPolicy::kVolatileSieve: return EvictionPolicy::kVolatileSieve;
-    case MaxmemoryPolicy::kAllkeysSieve: return EvictionPolicy::kAllkeysSieve;
+    case MaxmemoryPolicy::kVolatileLru:
+      return EvictionPolicy::kVolatileLru;
+    case MaxmemoryPolicy::kVolatileLfu:
+      return EvictionPolicy::kVolatileLfu;
+    case MaxmemoryPolicy::kVolatileRandom:
+      return EvictionPolicy::kVolatileRandom;
+    case MaxmemoryPolicy::kVolatileTtl:
+      return EvictionPolicy::kVolatileTtl;
+    case MaxmemoryPolicy::kAllkeysLru:
+      return EvictionPolicy::kAllkeysLru;
+    case MaxmemoryPolicy::kAllkeysLfu:
+      return EvictionPolicy::kAllkeysLfu;
+    case MaxmemoryPolicy::kAllkeysRandom:
+      return EvictionPolicy::kAllkeysRandom;
+    case MaxmemoryPolicy::kNoEviction:
+      return EvictionPolicy::kNoEviction;
+    case MaxmemoryPolicy::kVolatileSieve:
+      return EvictionPolicy::kVolatileSieve;
+    case MaxmemoryPolicy::kAllkeysSieve:
+      return EvictionPolicy::kAllkeysSieve;
   }
   CHECK(false);
 }
 
 LogLevel LogLevelOf(LogVerbosity verbosity) {
   switch (verbosity) {
-    case LogVerbosity::kDebug: return LogLevel::kDebug;
-    case LogVerbosity::kVerbose: return LogLevel::kVerbose;
-    case LogVerbosity::kNotice: return LogLevel::kNotice;
-    case LogVerbosity::kWarning: return LogLevel::kWarning;
-    case LogVerbosity::kNothing: return LogLevel::kNothing;
+    case LogVerbosity::kDebug:
+      return LogLevel::kDebug;
+    case LogVerbosity::kVerbose:
+      return LogLevel::kVerbose;
+    case LogVerbosity::kNotice:
+      return LogLevel::kNotice;
+    case LogVerbosity::kWarning:
+      return LogLevel::kWarning;
+    case LogVerbosity::kNothing:
+      return LogLevel::kNothing;
   }
   CHECK(false);
 }
@@ -57,9 +79,12 @@ namespace {
 
 wal::RecoveryMode RecoveryModeOf(WalRecovery mode) {
   switch (mode) {
-    case WalRecovery::kSalvage: return wal::RecoveryMode::kSalvage;
-    case WalRecovery::kPrefix: return wal::RecoveryMode::kPrefix;
-    case WalRecovery::kStrict: return wal::RecoveryMode::kStrict;
+    case WalRecovery::kSalvage:
+      return wal::RecoveryMode::kSalvage;
+    case WalRecovery::kPrefix:
+      return wal::RecoveryMode::kPrefix;
+    case WalRecovery::kStrict:
+      return wal::RecoveryMode::kStrict;
   }
   CHECK(false);
 }
@@ -83,8 +108,7 @@ wal::Options LogOptions(const Config& config, bool single_thread) {
 }  // namespace
 
 Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, bool single_thread,
-                                                  uint64_t hash_seed,
-                                                  wal::RecoveryReport* report) {
+                                                  uint64_t hash_seed, wal::RecoveryReport* report) {
   wal::Options options = LogOptions(config, single_thread);
   options.hash_seed = hash_seed;
   // What an earlier log holds is superseded by the image, and so is any damage to it.

@@ -72,7 +72,11 @@ constexpr std::string_view kProtectedModeError =
 }  // namespace
 
 Server::Server(Config config)
-    : config_(std::move(config)), run_id_(RandomHex(40)), start_ms_(WallClockMs()), start_cycles_(__rdtsc()), start_monotonic_us_(RealClock().MonotonicUs()) {
+    : config_(std::move(config)),
+      run_id_(RandomHex(40)),
+      start_ms_(WallClockMs()),
+      start_cycles_(__rdtsc()),
+      start_monotonic_us_(RealClock().MonotonicUs()) {
   replication_id_ = RandomHex(40);
 }
 
@@ -84,12 +88,11 @@ Server::~Server() {
 Result<std::unique_ptr<Server>> Server::Start(Config config) {
   std::unique_ptr<Server> server(new Server(std::move(config)));
   const Config& options = server->config_;
-  const int threads = static_cast<int>(
-      options.threads > 0 ? options.threads : UsableCores());
+  const int threads = static_cast<int>(options.threads > 0 ? options.threads : UsableCores());
   server->last_save_ms_ = server->start_ms_;
   server->registry_ = std::make_unique<Registry>(std::initializer_list<std::span<const Command>>{
-      StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(),
-      CommandCommands(), ClientCommands(), AdminCommands()});
+      StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(), CommandCommands(),
+      ClientCommands(), AdminCommands()});
   server->world_ = std::make_unique<World>(threads);
   TRY(server->Listen());  // first: a taken port is found before the log is touched
   TRY(server->OpenLog());
@@ -166,6 +169,7 @@ void Server::PutInForce() {
   options.lfu_log_factor = static_cast<int>(config_.lfu_log_factor);
   options.lfu_decay_minutes = static_cast<int>(config_.lfu_decay_minutes);
   options.string_bytes_max = config_.proto_max_bulk_len;
+  options.lazy_flush = config_.lazyfree_lazy_user_flush;
 }
 
 // --- listening ---
@@ -220,21 +224,21 @@ Status Server::ListenTcp(const std::string& address, int port, int backlog,
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   if (found->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-  if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 ||
-      listen(fd, backlog) != 0) {
+  if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, backlog) != 0) {
     Status status = SystemError("cannot listen on " + where);
     close(fd);
     if (status.system_errno() == EADDRINUSE) {
-      status = Status::Error(std::string(status.message()) +
-                                 "; stop the other server or choose another --port",
-                             EADDRINUSE);
+      status = Status::Error(
+          std::string(status.message()) + "; stop the other server or choose another --port",
+          EADDRINUSE);
     }
     return status;
   }
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);
   getsockname(fd, reinterpret_cast<sockaddr*>(&bound), &size);
-  listeners->push_back(std::make_unique<Listener>(Listener{{}, fd, false, AddressText(bound), this}));
+  listeners->push_back(
+      std::make_unique<Listener>(Listener{{}, fd, false, AddressText(bound), this}));
   return Status::Ok();
 }
 
@@ -363,8 +367,7 @@ void Server::Welcome(int fd, bool unix_socket) {
   if (least_loaded->index() == 0) {
     least_loaded->Adopt(fd, std::move(options));
   } else {
-    least_loaded->Post(
-        [fd, options = std::move(options)](Loop& loop) { loop.Adopt(fd, options); });
+    least_loaded->Post([fd, options = std::move(options)](Loop& loop) { loop.Adopt(fd, options); });
   }
 }
 
@@ -381,7 +384,7 @@ bool Server::OverOutputLimit(Session& session, const OutputBufferLimit& limit) {
   if (over) {
     ++session.loop().stats().output_limit_closed;
     LogWarn("closing client that reached the output buffer limit",
-               {{"client", std::to_string(session.client().id)}, {"bytes", std::to_string(bytes)}});
+            {{"client", std::to_string(session.client().id)}, {"bytes", std::to_string(bytes)}});
   }
   return over;
 }
@@ -523,7 +526,8 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
 
 Status Server::StartLog(const Config& config) {
   wal::RecoveryReport report;
-  log_ = TRY(OpenLogForImage(config, world_->loops() == 1, keyspace_->options().hash_seed, &report));
+  log_ =
+      TRY(OpenLogForImage(config, world_->loops() == 1, keyspace_->options().hash_seed, &report));
   ListenToLog();
   execution_->log = log_.get();
   AppendImage(*keyspace_, *log_);

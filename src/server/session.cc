@@ -47,7 +47,8 @@ std::span<char> Session::ReceiveBuffer() {
   if (input_.empty() || needed < input_.size() + kBigRequestBytes) return {};
   // A quarter more at most than has come so far, but at least 1 MiB: a client that announces a huge
   // argument and sends nothing costs nothing.
-  const size_t step = std::min(needed - input_.size(), std::max<size_t>(1 << 20, input_.size() / 4));
+  const size_t step =
+      std::min(needed - input_.size(), std::max<size_t>(1 << 20, input_.size() / 4));
   return {input_.Reserve(step), step};
 }
 
@@ -75,7 +76,7 @@ void Session::CloseIfInputIsTooLong() {
   const auto limit = static_cast<size_t>(server_.config().client_query_buffer_limit);
   if (input_.size() > limit) {
     LogWarn("closing client that reached the query buffer limit",
-               {{"client", std::to_string(client_.id)}, {"bytes", std::to_string(input_.size())}});
+            {{"client", std::to_string(client_.id)}, {"bytes", std::to_string(input_.size())}});
     killed = true;
   }
 }

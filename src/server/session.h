@@ -1,7 +1,7 @@
 // Session: the protocol state behind a connection. Bytes in, bytes out; it has no socket, so a test
-// can drive it. It splits what arrives into requests, runs each through dispatch, and knows which of
-// its reply bytes may leave yet (the gate of DESIGN §5).
-// Changed only by its own loop while that is IN; an exclusive command may read and mark it.
+// can drive it. It splits what arrives into requests, runs each through dispatch, and knows which
+// of its reply bytes may leave yet (the gate of DESIGN §5). Changed only by its own loop while that
+// is IN; an exclusive command may read and mark it.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@ class Loop;
 
 // What a session needs of its surroundings and does not own.
 struct SessionOptions {
-  std::string peer_address;   // "127.0.0.1:5000"; "/path:0" for a unix socket
+  std::string peer_address;  // "127.0.0.1:5000"; "/path:0" for a unix socket
   std::string local_address;
   int fd = -1;
   bool unix_socket = false;
@@ -83,7 +83,7 @@ class Session {
   // --- facts for CLIENT LIST and the cron ---
   int64_t created_ms = 0;
   int64_t last_active_ms = 0;
-  size_t in_flight_bytes = 0;        // handed to the socket, not yet taken by the kernel
+  size_t in_flight_bytes = 0;            // handed to the socket, not yet taken by the kernel
   int64_t over_soft_limit_since_ms = 0;  // 0 = is not over it
   size_t input_bytes() const { return input_.size(); }
   size_t input_capacity() const { return input_.capacity(); }
