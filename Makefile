@@ -4,8 +4,7 @@ JOBS ?= 2
 BUILD = cmake --build $(1) -j$(JOBS)
 CONFIGURE = cmake -S . -B build/$(1) -G Ninja $(2)
 
-.PHONY: run test build deps asan tsan asan-unit tsan-unit unit bench fuzz compat clients kill9 kill9-long \
-        compat-long crash-long fmt tidy clean
+.PHONY: run test build deps asan tsan unit bench fuzz fmt tidy clean
 
 run: build
 	build/release/crabcache-server conf/crabcache.toml --wal-enabled yes --wal-dir ./data/wal
@@ -32,7 +31,7 @@ tsan: deps
 	tests/run-sanitized thread
 
 bench: build
-	redis-compat/bench/run $(ARGS)
+	redis-compat/bench/run.py $(ARGS)
 
 fuzz: deps
 	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null

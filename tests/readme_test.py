@@ -138,6 +138,16 @@ def check_compatibility(facts, checks):
                         f"{name} is there, and listed as not")
 
 
+def check_verbs(facts, checks):
+    """What the Makefile says it has, it has, with the scripts that it runs."""
+    makefile = text_of("Makefile")
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)$", makefile, re.M)[1]
+    for verb in phony.replace("\\", " ").split():
+        checks.hold(verb in facts.verbs, "Makefile", f"{verb} is phony, and has no rule")
+    for script in re.findall(r"^\t@?((?:tests|utils|redis-compat)/[\w./-]+)", makefile, re.M):
+        checks.hold((ROOT / script).is_file(), "Makefile", f"script {script}")
+
+
 def check_layers(checks):
     """The layering table of docs/architecture.md is that of tests/layering_test.py."""
     rules = re.search(r"ALLOWED = \{.*?^\}", text_of("tests/layering_test.py"), re.M | re.S)[0]
@@ -160,6 +170,7 @@ def main():
         for number, line in enumerate(text_of(page).splitlines(), 1):
             check_line(line, f"{page}:{number}", folder, facts, checks)
     check_compatibility(facts, checks)
+    check_verbs(facts, checks)
     check_layers(checks)
     for failure in checks.failures:
         print(failure)
