@@ -11,8 +11,8 @@
 
 #include <cerrno>
 #include <cstring>
-#include <utility>
 #include <sstream>
+#include <utility>
 
 namespace crab::test {
 
@@ -31,7 +31,7 @@ int ConnectSocket(const Endpoint& endpoint) {
   }
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  inet_pton(AF_INET, endpoint.host.c_str(), &address.sin_addr);
   address.sin_port = htons(static_cast<uint16_t>(endpoint.port));
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;
@@ -67,7 +67,7 @@ std::string Request(std::initializer_list<std::string_view> words) { return Requ
 std::string Request(std::span<const std::string> words) { return RequestOf(words); }
 
 RedisClient::RedisClient(const Endpoint& endpoint)
-    : context_(endpoint.unix_path.empty() ? redisConnect("127.0.0.1", endpoint.port)
+    : context_(endpoint.unix_path.empty() ? redisConnect(endpoint.host.c_str(), endpoint.port)
                                           : redisConnectUnix(endpoint.unix_path.c_str())) {
   if (connected()) {
     const timeval patience{kPatienceMs / 1000, 0};

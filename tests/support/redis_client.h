@@ -22,6 +22,7 @@ constexpr int kPatienceMs = 30'000;
 struct Endpoint {
   std::string unix_path;  // "" = TCP
   int port = 0;
+  std::string host = "127.0.0.1";
 };
 
 class RedisClient {

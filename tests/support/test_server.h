@@ -114,7 +114,7 @@ class TestServer {
   }
 
   Server& server() { return *server_; }
-  Endpoint unix_endpoint() const { return {directory_.path() + "/socket", 0}; }
+  Endpoint unix_endpoint() const { return {directory_.path() + "/socket"}; }
   Endpoint tcp_endpoint() const { return {"", port_}; }
   const std::string& directory() const { return directory_.path(); }
 
