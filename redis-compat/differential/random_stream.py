@@ -30,6 +30,7 @@ LEFT_OUT = {
     "memory": "states the allocator",
     "module": "administration",
     "monitor": "a push stream",
+    "object|idletime": "a clock; see cases/keys.txt",
     "psync": "replication",
     "quit": "ends the connection",
     "randomkey": "random; see cases/keys.txt",
@@ -79,9 +80,7 @@ LARGEST_OFFSET = 70000  # a string grown to half a gigabyte on both sides tests 
 
 def tree(reply):
     """The nested arrays of COMMAND DOCS as dictionaries."""
-    return {
-        reply[i].decode(): reply[i + 1] for i in range(0, len(reply), 2)
-    }
+    return {reply[i].decode(): reply[i + 1] for i in range(0, len(reply), 2)}
 
 
 class Table:
@@ -104,13 +103,20 @@ class Table:
         for name in self.common:
             if name in LEFT_OUT or name not in docs:
                 continue
-            arguments = tree(docs[name]).get("arguments", [])
-            self.arguments[name] = [tree(argument) for argument in arguments]
-        # COMMAND's own subcommands need no tree: GETKEYS takes a whole command as its arguments.
-        self.names = list(self.arguments)
+            described = tree(docs[name])
+            self.add(name, described)
+            # A container is drawn through its subcommands, and alone, which is an error.
+            for subcommand, inner in tree(described.get("subcommands", [])).items():
+                if subcommand not in LEFT_OUT:
+                    self.add(subcommand, tree(inner))
+        # Of COMMAND's subcommands those two are drawn that take a whole command as their arguments.
+        self.names = [name for name in self.arguments if not name.startswith("command|")]
         self.tokens = sorted(
             {token for each in self.arguments.values() for token in tokens_of(each)}
         ) or [b"NX"]
+
+    def add(self, name, described):
+        self.arguments[name] = [tree(argument) for argument in described.get("arguments", [])]
 
 
 def tokens_of(arguments):
@@ -135,18 +141,19 @@ class Stream:
                 break
         if name == "command":
             return self.guarded(self.key_question())
-        command = [self.spelled(name), *self.draw(self.table.arguments[name], name)]
+        command = [*self.spelled(name), *self.draw(self.table.arguments[name], name)]
         if self.random.random() < 0.12:
             command = self.damaged(command)
         return self.guarded(command)
 
     def spelled(self, name):
-        return (name.upper() if self.random.random() < 0.7 else name).encode()
+        """A command's name in either case; a subcommand's as two words."""
+        return (name.upper() if self.random.random() < 0.7 else name).encode().split(b"|")
 
     def key_question(self):
         inner = self.random.choice(self.table.names)
         question = self.random.choice([b"GETKEYS", b"GETKEYSANDFLAGS"])
-        return [b"COMMAND", question, inner.encode(), *self.draw(self.table.arguments[inner], inner)]
+        return [b"COMMAND", question, *self.spelled(inner), *self.draw(self.table.arguments[inner], inner)]
 
     def draw(self, arguments, command):
         out = []
@@ -178,7 +185,7 @@ class Stream:
             return [self.random.choice(PATTERNS)]
         if kind == "unix-time" or "time" in name or "second" in name:
             return [self.moment(kind, name, command)]
-        if "db" in name or name == "index":
+        if "db" in name or name.startswith("index"):
             return [self.random.choice(DATABASES)]
         if kind == "integer":
             pool = OFFSETS if name in ("offset", "start", "end", "stop") else INTEGERS
