@@ -51,18 +51,21 @@ int main(int argc, char** argv) {
   for (const std::string& warning : launch->warnings) crab::LogWarn(warning);
 
   const bool logs_to_file = !config.logfile.empty();
+  const std::string pidfile = config.pidfile;
+  const auto fail = [&](std::string_view message) {
+    if (logs_to_file) crab::LogError(std::string(message));  // on a terminal once is enough
+    if (!pidfile.empty()) unlink(pidfile.c_str());
+    return Fail(message);
+  };
   auto server = crab::Server::Start(std::move(config));
-  if (!server.ok()) {
-    // On a terminal once is enough.
-    if (logs_to_file) crab::LogError(std::string(server.message()));
-    return Fail(server.message());
-  }
+  if (!server.ok()) return fail(server.message());
   if (!(*server)->config().enable_wal) {
     crab::LogInfo("the write-ahead log is off: nothing outlives this process; --wal-enabled yes");
   }
   crab::LogInfo("ready to accept connections; try: " + FirstCommand((*server)->config()));
   const crab::Status status = (*server)->Run();
-  if (!status.ok()) return Fail(status.message());
+  if (!status.ok()) return fail(status.message());
+  if (!pidfile.empty()) unlink(pidfile.c_str());
   crab::LogInfo((*server)->config().enable_wal ? "stopped, the log is on disk"
                                                : "stopped without a log, nothing was kept");
   return 0;
