@@ -219,6 +219,12 @@ def run_directory(chosen, plan, seed, kills, tally):
                     shutil.copytree(server.directory, kept, ignore=shutil.ignore_patterns("*.sock"))
                     print(f"  kept in {kept}")
                 break
+        else:
+            # A proof of no loss is worth what its oracle can see: take one key away, and it must.
+            with server.connect() as connection:
+                lost = next(key for writer in writers for key in sorted(writer.state))
+                connection.do("DEL", lost)
+            tally.check(f"{plan.name}: the oracle sees a lost key", verify(server, writers))
         return sum(writer.acknowledged for writer in writers)
 
 

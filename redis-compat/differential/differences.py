@@ -64,8 +64,10 @@ def name_of(value):
 def agree_on_common(ours, theirs):
     """Whether two decoded replies say the same of everything that both of them name."""
     left, right = ours[1], theirs[1]
+    if ours == theirs:
+        return True
     if ours[0] != theirs[0] or not isinstance(left, list) or not isinstance(right, list):
-        return ours == theirs
+        return False
     if left and right and all(name_of(each) is not None for each in left + right):
         named = {name_of(each): each for each in right}
         return all(
