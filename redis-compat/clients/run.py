@@ -7,6 +7,7 @@ What needs npm is skipped only when told so: `--without node`.
 """
 
 import argparse
+import json
 import pathlib
 import re
 import subprocess
@@ -17,7 +18,7 @@ import threading
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from support.servers import CRABCACHE, ROOT, Server  # noqa: E402
+from support.servers import CRABCACHE, ROOT, Server, free_port  # noqa: E402
 from support.tally import Tally  # noqa: E402
 
 LIMIT_S = 90
@@ -181,6 +182,56 @@ def hiredis(server, tally, program):
         count("hiredis", output.decode(errors="replace").splitlines(), status, tally)
 
 
+def operator(server, tally):
+    """What the one who runs the server does: looks, switches, stops it, and starts it wrongly."""
+    with server.connect() as connection:
+        connection.do("SET", "op:k", "v")
+        if not server.redis:
+            watch_the_log(server, connection, tally)
+    second = [server.binary, "--port", str(server.port), "--save", "", "--dir", str(server.directory)]
+    status, output = run(second + ([] if server.redis else ["--wal-enabled", "no"]), limit_s=10)
+    tally.check("a taken port is refused", status > 0 and b"ddress" in output, f"{status} {output!r}")
+    status, output = run([server.binary, "--no-such-option", "1"], limit_s=10)
+    tally.check("a bad option is refused and named", status > 0 and b"no-such-option" in output, output)
+    status, output = run([server.binary, "/no/such/file.conf"], limit_s=10)
+    tally.check("a missing file is refused and named", status > 0 and b"/no/such/file" in output, output)
+    tally.equal("SIGTERM ends it with 0", server.stop(), 0)
+    server.start()
+    status, output = run(["redis-cli", "-p", str(server.port), "SHUTDOWN"])
+    tally.equal("SHUTDOWN ends it with 0", server.process.wait(10), 0)
+    server.start()
+    with server.connect() as connection:
+        tally.equal("the data is there after both", connection.do("GET", "op:k"), b"v")
+
+
+def watch_the_log(server, connection, tally):
+    """STATS, INFO persistence and the switch of the policy: CrabCache only."""
+    with server.connect() as inline:
+        inline.send(b"STATS\n")
+        inline.socket.settimeout(10)
+        line = b""
+        while not line.endswith(b"\n") and (data := inline.socket.recv(65536)):
+            line += data
+    for name, text in (("inline", line), ("in RESP", connection.do("STATS"))):
+        stats = json.loads(text)
+        tally.equal(f"STATS {name}: wal_enabled", stats["wal"]["wal_enabled"], True)
+        tally.equal(
+            f"STATS {name}: wal_config",
+            set(stats["wal"]["wal_config"])
+            >= {"max_segment_size", "buffer_size", "flush_interval_ms", "sync_policy"},
+            True,
+        )
+    for policy, alias in (("sync", b"always"), ("none", b"no"), ("async", b"everysec")):
+        connection.do("CONFIG", "SET", "wal-sync-policy", policy)
+        info = connection.do("INFO", "persistence").decode()
+        tally.check(f"INFO shows policy {policy}", f"policy:{policy}" in info, info)
+        tally.equal(f"appendfsync follows {policy}", connection.do("CONFIG", "GET", "appendfsync")[1], alias)
+    # A second server must not write into the same log.
+    line = [server.binary, "--port", str(free_port()), "--save", "", "--wal-enabled", "yes"]
+    status, output = run(line + ["--wal-dir", str(server.directory / "wal")], limit_s=10)
+    tally.check("a log in use is refused", status > 0 and b"wal" in output.lower(), f"{status} {output!r}")
+
+
 def main():
     chosen = options()
     tally = Tally()
@@ -190,6 +241,7 @@ def main():
         "hiredis": lambda server, counted: hiredis(server, counted, chosen.hiredis_client),
         "python3-redis": python_redis,
         "node": node,
+        "operator": operator,
     }
     for name, client in clients.items():
         if (chosen.only and name != chosen.only) or name in chosen.without:

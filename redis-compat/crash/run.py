@@ -220,6 +220,10 @@ def run_directory(chosen, plan, seed, kills, tally):
                     print(f"  kept in {kept}")
                 break
         else:
+            name = f"{plan.name}, seed {seed}: a graceful stop keeps the same"
+            tally.equal(f"{name}, status", server.stop(), 0)
+            server.start()
+            tally.check(name, not verify(server, writers))
             # A proof of no loss is worth what its oracle can see: take one key away, and it must.
             with server.connect() as connection:
                 lost = next(key for writer in writers for key in sorted(writer.state))

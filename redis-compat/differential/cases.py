@@ -226,6 +226,14 @@ class Run:
             ends.append(self.to_end(connection))
         self.compare([b"!fatal"], *ends)
 
+    def do_dropped(self, rest):
+        """As !fatal, but how much was answered before the connection ended is free."""
+        ends = []
+        for connection in self.both():
+            connection.send(unescape(rest))
+            ends.append(self.to_end(connection)[-8:])
+        self.compare([b"!dropped"], *ends)
+
     def do_until(self, rest):
         """!until MS COMMAND => REPLY: both servers come to give this reply."""
         limit, _, rest = rest.partition(" ")
