@@ -272,7 +272,6 @@ void Server::StartAccepting(Listener& listener) {
     Loop& loop = *ready.server->loops_.front();
     loop.Enter();
     ready.server->OnConnection(ready);
-    loop.Exit();
   });
 }
 
@@ -451,12 +450,13 @@ void Server::ResumeAll() {
 void Server::EverySecond() {
   Totals totals;
   totals.at_ms = WallClockMs();
-  for (const auto& loop : loops_) {
-    // Other loops may be writing these at this moment: a sample for a rate, not a sum for a report.
-    totals.operations += __atomic_load_n(&loop->dispatcher().stats().processed, __ATOMIC_RELAXED);
-    totals.bytes_in += __atomic_load_n(&loop->stats().bytes_in, __ATOMIC_RELAXED);
-    totals.bytes_out += __atomic_load_n(&loop->stats().bytes_out, __ATOMIC_RELAXED);
-  }
+  loops_.front()->dispatcher().Exclusively([&] {  // the loops' counters are theirs while they are IN
+    for (const auto& loop : loops_) {
+      totals.operations += loop->dispatcher().stats().processed;
+      totals.bytes_in += loop->stats().bytes_in;
+      totals.bytes_out += loop->stats().bytes_out;
+    }
+  });
   if (execution_->log != nullptr && execution_->log->resumable()) HealLog();
   const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
   if (last_totals_.at_ms != 0 && seconds > 0) {
