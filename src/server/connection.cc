@@ -59,10 +59,15 @@ void Connection::OnRead(ssize_t bytes, const uv_buf_t* buffer) {
     } else {
       session_->Receive({buffer->base, static_cast<size_t>(bytes)});
     }
-    Flush();
+    // Much to send leaves at once, so that a long pipeline is answered while it still arrives.
+    constexpr size_t kSendAtOnceBytes = 64 * 1024;
+    if (session_->output().size() < kSendAtOnceBytes && !session_->killed) {
+      loop_.FlushSoon(*this);
+    } else {
+      Flush();
+    }
     if (!closing_) UpdateReading();
   }
-  loop_.Exit();
 }
 
 void Connection::Resume() {
@@ -121,7 +126,6 @@ void Connection::OnWritten(int status) {
   } else {
     Flush();
   }
-  loop_.Exit();
 }
 
 void Connection::Close() {

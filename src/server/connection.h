@@ -53,6 +53,7 @@ class Connection {
   bool reading_ = false;
   bool closing_ = false;
   bool own_buffer_ = false;    // the read under way goes into the session's buffer
+  bool in_dirty_list_ = false;  // the loop will flush it at the end of the round
   bool in_held_list_ = false;  // the loop will flush it when the log moves
   bool in_paused_list_ = false;
   uv_write_t write_{};

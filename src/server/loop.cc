@@ -53,13 +53,10 @@ void Loop::Run() {
       &timer_, [](uv_timer_t* handle) { static_cast<Loop*>(handle->data)->OnTimer(); }, kTimerMs,
       kTimerMs);
   uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
-    // Once per poll, not per record: all that this round appended is one group commit.
-    Loop& loop = *static_cast<Loop*>(handle->data);
-    loop.world_.Enter(loop.index_);
-    if (wal::Log* log = loop.server_.execution().log) log->Kick();
-    loop.world_.Exit(loop.index_);
+    static_cast<Loop*>(handle->data)->EndRound();
   });
   uv_run(&uv_, UV_RUN_DEFAULT);
+  EndRound();
 }
 
 void Loop::Post(Mailbox::Letter letter) {
@@ -70,9 +67,29 @@ void Loop::WakeForLog() {
   if (awaits_log_.exchange(false, std::memory_order_seq_cst)) uv_async_send(&wake_);
 }
 
-void Loop::Enter() {
+void Loop::EnterRound() {
   world_.Enter(index_);
+  in_ = true;
   dispatcher_.RefreshClock();
+}
+
+void Loop::EndRound() {
+  if (!in_) return;
+  // Before the replies: what this round appended is one group commit, and it may begin.
+  if (wal::Log* log = server_.execution().log) log->Kick();
+  for (size_t i = 0; i < dirty_.size(); ++i) {
+    dirty_[i]->in_dirty_list_ = false;
+    dirty_[i]->Flush();
+  }
+  dirty_.clear();
+  in_ = false;
+  world_.Exit(index_);
+}
+
+void Loop::FlushSoon(Connection& connection) {
+  if (connection.in_dirty_list_) return;
+  connection.in_dirty_list_ = true;
+  dirty_.push_back(&connection);
 }
 
 Connection* Loop::Find(uint64_t client_id) {
@@ -84,7 +101,6 @@ void Loop::OnWake() {
   Enter();
   for (Mailbox::Letter& letter : mailbox_.TakeAll()) letter(*this);
   OnLogMoved();
-  Exit();
 }
 
 void Loop::OnLogMoved() {
@@ -117,6 +133,7 @@ void Loop::AwaitResume(Connection& connection) {
 }
 
 void Loop::Forget(Connection& connection) {
+  if (connection.in_dirty_list_) std::erase(dirty_, &connection);
   std::erase(held_, &connection);
   std::erase(waiting_, &connection);
   const auto found = connections_.find(connection.session().client().id);
@@ -186,7 +203,6 @@ void Loop::OnTimer() {
     }
     if (index_ == 0) server_.EverySecond();
   }
-  Exit();
 }
 
 void Loop::Stop() {

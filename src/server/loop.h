@@ -1,5 +1,7 @@
-// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is
-// IN (the world may not be taken by others) while it handles an event and OUT while it polls.
+// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is IN
+// (nobody else may take the world) from the first event of a round to the moment before it polls
+// again, and OUT while it polls. Replies leave together at the end of a round: the clients that they
+// wake send their next requests together, too, which costs fewer wake-ups on both sides.
 // Loop-bound, except Post, WakeForLog and the counters, which say so.
 #pragma once
 
@@ -56,10 +58,13 @@ class Loop {
   void WakeForLog();
 
   // --- for its connections ---
-  void Enter();
-  void Exit() { world_.Exit(index_); }
+  // Every callback of libuv begins with this: IN until the round ends.
+  void Enter() {
+    if (!in_) EnterRound();
+  }
   void Breathe() { world_.Breathe(index_); }
   std::span<char> read_buffer() { return read_buffer_; }
+  void FlushSoon(Connection& connection);     // at the end of this round
   void AwaitLog(Connection& connection);     // flushed again when the log moves
   void AwaitResume(Connection& connection);  // resumed when there may be room or the pause is over
   void Forget(Connection& connection);       // it is closing
@@ -73,6 +78,8 @@ class Loop {
   void Stop();
 
  private:
+  void EnterRound();
+  void EndRound();
   void OnWake();
   void OnTimer();
   void OnLogMoved();
@@ -91,12 +98,14 @@ class Loop {
   std::unordered_map<uint64_t, std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> closing_;
   std::atomic<size_t> connection_count_{0};
+  std::vector<Connection*> dirty_;    // replies leave at the end of the round
   std::vector<Connection*> held_;     // replies wait for the log
   std::vector<Connection*> waiting_;  // requests wait for room or the end of a pause
   // Set by the loop before it looks at release_lsn for the last time, taken by the log's listener:
   // sequentially consistent against the LSN, so that no wake-up is lost.
   std::atomic<bool> awaits_log_{false};
   uint64_t timer_ticks_ = 0;
+  bool in_ = false;
   bool stopping_ = false;
 };
 
