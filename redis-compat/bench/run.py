@@ -82,19 +82,22 @@ class Bench:
     def requests(self, pipeline):
         return int(REQUESTS[pipeline] * self.scale)
 
-    def in_turn(self, servers, visit):
-        """A B A B: visits each server in turn, the others stopped meanwhile, and yields each round."""
+    def in_turn(self, servers, places, visit):
+        """A B A B: at every place each server in turn, the others stopped meanwhile. Yields the place and
+        the results, in the order of the servers. What is compared lies seconds apart, so that a slow
+        minute of the machine falls on both."""
         for server in servers:
             server.process.send_signal(signal.SIGSTOP)
         try:
             for turn in range(self.pairs):
-                results = []
-                for server in servers:
-                    server.process.send_signal(signal.SIGCONT)
-                    results.append(visit(server))
-                    server.process.send_signal(signal.SIGSTOP)
+                for place in places:
+                    results = []
+                    for server in servers:
+                        server.process.send_signal(signal.SIGCONT)
+                        results.append(visit(server, place))
+                        server.process.send_signal(signal.SIGSTOP)
+                    yield place, results
                 progress(f"{turn + 1}/{self.pairs}")
-                yield results
         finally:
             for server in servers:
                 server.process.send_signal(signal.SIGCONT)
@@ -111,20 +114,18 @@ class Bench:
                     Measure(f"throughput {label}", "/s"),
                 )
 
-        def visit(server):
-            return {
-                (command, pipeline): measure.load(server, command, pipeline, self.requests(pipeline))
-                for command, pipeline in measures
-            }
+        def visit(server, place):
+            command, pipeline = place
+            return measure.load(server, command, pipeline, self.requests(pipeline))
 
         with self.server(REDIS, theirs=THEIRS_OFF) as theirs:
             with self.server(self.chosen.server, OURS_OFF + ["--threads", "1"], THEIRS_OFF) as ours:
                 for server in (theirs, ours):
                     measure.fill(server, measure.KEYS)
-                for reference, own in self.in_turn((theirs, ours), visit):
-                    for place, (cpu, throughput) in measures.items():
-                        cpu.add(reference[place].cpu_us, own[place].cpu_us)
-                        throughput.add(reference[place].per_second, own[place].per_second)
+                for place, (reference, own) in self.in_turn((theirs, ours), measures, visit):
+                    cpu, throughput = measures[place]
+                    cpu.add(reference.cpu_us, own.cpu_us)
+                    throughput.add(reference.per_second, own.per_second)
         return [each for pair in measures.values() for each in pair]
 
     def instructions(self):
@@ -182,11 +183,9 @@ class Bench:
             for command in ("get", "set")
         }
 
-        def visit(server):
-            return {
-                command: measure.load(server, command, 16, self.requests(64), pin=None, threads=2)
-                for command in measures
-            }
+        def visit(server, command):
+            # With threads redis-benchmark looks at the clock every 250 ms: only a long run is exact.
+            return measure.load(server, command, 16, 4 * self.requests(64), pin=None, threads=2)
 
         io_threads = THEIRS_OFF + ["--io-threads", "2", "--io-threads-do-reads", "yes"]
         with self.server(REDIS, theirs=io_threads, pin=None) as theirs:
@@ -195,10 +194,10 @@ class Bench:
             ) as ours:
                 for server in (theirs, ours):
                     measure.fill(server, measure.KEYS)
-                for reference, own in self.in_turn((theirs, ours), visit):
-                    for command, (throughput, cpu) in measures.items():
-                        throughput.add(reference[command].per_second, own[command].per_second)
-                        cpu.add(reference[command].cpu_us, own[command].cpu_us)
+                for command, (reference, own) in self.in_turn((theirs, ours), measures, visit):
+                    throughput, cpu = measures[command]
+                    throughput.add(reference.per_second, own.per_second)
+                    cpu.add(reference.cpu_us, own.cpu_us)
         return [each for pair in measures.values() for each in pair]
 
     def log(self):
@@ -212,11 +211,8 @@ class Bench:
                 Measure(f"sync over appendfsync always: throughput P={pipeline}", "/s", at_least=1.5),
             )
 
-        def visit(server):
-            return {
-                pipeline: measure.load(server, "set", pipeline, self.requests(pipeline) // 2)
-                for pipeline in rows
-            }
+        def visit(server, pipeline):
+            return measure.load(server, "set", pipeline, self.requests(1 if pipeline == 1 else 64))
 
         def logged(policy):
             theirs = {"async": "everysec", "sync": "always"}[policy]
@@ -233,13 +229,13 @@ class Bench:
             logged("sync") as strict,
             self.server(REDIS, theirs=always) as reference,
         ):
-            for results in self.in_turn((off, lazy, strict, reference), visit):
-                for pipeline, (through, cpu, synced, against) in rows.items():
-                    plain, soon, now, theirs = (result[pipeline] for result in results)
-                    through.add(plain.per_second, soon.per_second)
-                    cpu.add(plain.cpu_us, soon.cpu_us)
-                    synced.add(plain.per_second, now.per_second)
-                    against.add(theirs.per_second, now.per_second)
+            turns = self.in_turn((off, lazy, strict, reference), rows, visit)
+            for pipeline, (plain, soon, now, theirs) in turns:
+                through, cpu, synced, against = rows[pipeline]
+                through.add(plain.per_second, soon.per_second)
+                cpu.add(plain.cpu_us, soon.cpu_us)
+                synced.add(plain.per_second, now.per_second)
+                against.add(theirs.per_second, now.per_second)
         return [each for row in rows.values() for each in row]
 
 
