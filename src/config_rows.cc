@@ -254,7 +254,7 @@ constexpr Row kRows[] = {
         kAtStartOnly,
     Words("shards", kShards, "1024",
           "Into how many separately locked parts the keys are divided, a power of two up to 32768; "
-          "an existing log keeps its own number.") |
+          "a log that was written with another number is read all the same.") |
         kAtStartOnly,
     Bool("shard-by-hashtag", At<&Config::shard_by_hashtag>(), "no",
          "Puts keys with the same {hashtag} into one shard, so that commands on several of them "
@@ -262,8 +262,7 @@ constexpr Row kRows[] = {
         kAtStartOnly,
     Bool("daemonize", At<&Config::daemonize>(), "no", "Runs in the background.") | kAtStartOnly,
     String("pidfile", At<&Config::pidfile>(), "",
-           "File that holds the process id while the server runs; empty for none, unless it runs "
-           "in the background.") |
+           "File that holds the process id while the server runs; empty for none.") |
         kAtStartOnly,
     String("dir", At<&Config::dir>(), "",
            "The working directory, to which all other relative paths refer; empty for the one the "
