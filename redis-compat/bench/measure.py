@@ -44,7 +44,8 @@ def load(server, command, pipeline, requests, clients=50, pin=LOAD_CORE, threads
     """Runs one test of redis-benchmark and reads what it cost the server."""
     line = ["taskset", "-c", pin] if pin is not None else []
     line += ["redis-benchmark", "-p", str(server.port), "-t", command, "-n", str(requests)]
-    line += ["-P", str(pipeline), "-c", str(clients), "-r", str(KEYS), "-d", str(VALUE_BYTES), "--csv"]
+    line += ["-P", str(pipeline), "-c", str(clients), "-r", str(KEYS), "-d", str(VALUE_BYTES)]
+    line += ["--csv"]
     if threads:
         line += ["--threads", str(threads)]
     before = cpu_ns(server.process.pid)

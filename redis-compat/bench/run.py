@@ -83,9 +83,9 @@ class Bench:
         return int(REQUESTS[pipeline] * self.scale)
 
     def in_turn(self, servers, places, visit):
-        """A B A B: at every place each server in turn, the others stopped meanwhile. Yields the place and
-        the results, in the order of the servers. What is compared lies seconds apart, so that a slow
-        minute of the machine falls on both."""
+        """A B A B: at every place each server in turn, the others stopped meanwhile. Yields the
+        place and the results, in the order of the servers. What is compared lies seconds apart, so
+        that a slow minute of the machine falls on both."""
         for server in servers:
             server.process.send_signal(signal.SIGSTOP)
         try:
@@ -222,7 +222,8 @@ class Bench:
                 ["--appendonly", "yes", "--appendfsync", theirs],
             )
 
-        always = ["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]
+        always = ["--appendonly", "yes", "--appendfsync", "always"]
+        always += ["--auto-aof-rewrite-percentage", "0"]
         with (
             self.server(self.chosen.server, OURS_OFF + ["--threads", "1"], THEIRS_OFF) as off,
             logged("async") as lazy,
@@ -248,17 +249,16 @@ def conditions(chosen):
         return subprocess.run(line, capture_output=True, text=True, check=False).stdout.split("\n")[0]
 
     cpu = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-        platform.machine(),
-    )
+        (line for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine()
+    ).rpartition(":")[2].strip()
     cores = pathlib.Path("/sys/devices/system/cpu/online").read_text().strip()
     file_system = first(["stat", "-f", "-c", "%T", chosen.directory])
     return [
         f"- machine: {cpu}, cores {cores}; Linux {platform.release()}; logs on {file_system}",
         f"- reference: {first([REDIS, '--version'])}",
         f"- under test: {first([chosen.server, '--version'])}",
-        f"- load: {first(['redis-benchmark', '--version'])}, 50 clients, {measure.KEYS:,} keys of 16 B, "
-        f"values of {measure.VALUE_BYTES} B; server on core {SERVER_CORE}, load on core "
+        f"- load: {first(['redis-benchmark', '--version'])}, 50 clients, {measure.KEYS:,} keys of "
+        f"16 B, values of {measure.VALUE_BYTES} B; server on core {SERVER_CORE}, load on core "
         f"{measure.LOAD_CORE}; {chosen.pairs} pairs",
     ]
 

@@ -66,12 +66,14 @@ def redis_cli(server, tally):
 
     prints("set", ["SET", "cli:k", "v"], b"OK\n")
     prints("get", ["GET", "cli:k"], b"v\n")
-    prints("a session", [], b"OK\n2\n\nv\n", b"SET cli:n 1\nINCR cli:n\nGET cli:none\nGET cli:k\n")
+    session = b"SET cli:n 1\nINCR cli:n\nGET cli:none\nGET cli:k\n"
+    prints("a session", [], b"OK\n2\n\nv\n", session)
     prints("--no-raw", ["--no-raw", "GET", "cli:none"], b"(nil)\n")
     prints("-x", ["-x", "SET", "cli:x"], b"OK\n", b"from stdin")
     prints("-x, read back", ["GET", "cli:x"], b"from stdin\n")
     prints("-3", ["-3", "--no-raw", "GET", "cli:none"], b"(nil)\n")
-    matches("-3 with a map", ["-3", "--no-raw", "CONFIG", "GET", "maxmemory"], r'1# "maxmemory" => "0"')
+    config_get = ["-3", "--no-raw", "CONFIG", "GET", "maxmemory"]
+    matches("-3 with a map", config_get, r'1# "maxmemory" => "0"')
     matches("an error", ["INCR", "cli:k"], r"ERR value is not an integer")
     matches("-e", ["-e", "INCR", "cli:k"], r"ERR value is not an integer")
     prints("-n", ["-n", "3", "EXISTS", "cli:k"], b"0\n")
@@ -91,7 +93,8 @@ def redis_cli(server, tally):
     matches("--memkeys", ["--memkeys"], r"Sampled \d+ keys in the keyspace")
     matches("--latency", ["--latency", "--raw", "-i", "1"], r"^\d+ \d+ [\d.]+ \d+")
     matches("INFO", ["INFO", "server"], r"redis_version:")
-    matches("CLIENT LIST", ["CLIENT", "LIST"], r"^id=\d+ addr=127\.0\.0\.1:\d+ .*cmd=client\|list")
+    own_line = r"^id=\d+ addr=127\.0\.0\.1:\d+ .*cmd=client\|list"
+    matches("CLIENT LIST", ["CLIENT", "LIST"], own_line)
 
 
 def redis_benchmark(server, tally):
@@ -113,7 +116,8 @@ def redis_benchmark(server, tally):
             status == 0 and len(rates) >= 6 and "rror" not in results,
             f"status {status}: {results[-500:]}",
         )
-    status, output = run(["redis-benchmark", "-s", server.unix_path, "-q", "-n", "5000", "-t", "set"])
+    line = ["redis-benchmark", "-s", server.unix_path, "-q", "-n", "5000", "-t", "set"]
+    status, output = run(line)
     tally.check("redis-benchmark -s", status == 0 and b"per second" in output, output[-300:])
 
 
@@ -133,7 +137,12 @@ def count(name, output, status, tally):
 def converse(name, line, server, tally, limit_s=LIMIT_S):
     """Runs a client that asks, by printing RESTART, for the server to be restarted."""
     process = subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+        line,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=HERE,
     )
     watchdog = threading.Timer(limit_s, process.kill)
     watchdog.start()
@@ -161,8 +170,10 @@ def python_redis(server, tally):
 def node(server, tally):
     folder = HERE / "node"
     installed = folder / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
-        status, output = run(["npm", "ci", "--prefix", str(folder), "--no-audit", "--no-fund"], limit_s=300)
+    locked = folder / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < locked.stat().st_mtime:
+        line = ["npm", "ci", "--prefix", str(folder), "--no-audit", "--no-fund"]
+        status, output = run(line, limit_s=300)
         if not tally.check("npm ci", status == 0, output[-1000:].decode(errors="replace")):
             return
         installed.touch()
@@ -192,9 +203,11 @@ def operator(server, tally):
     status, output = run(second + ([] if server.redis else ["--wal-enabled", "no"]), limit_s=10)
     tally.check("a taken port is refused", status > 0 and b"ddress" in output, f"{status} {output!r}")
     status, output = run([server.binary, "--no-such-option", "1"], limit_s=10)
-    tally.check("a bad option is refused and named", status > 0 and b"no-such-option" in output, output)
+    named = status > 0 and b"no-such-option" in output
+    tally.check("a bad option is refused and named", named, output)
     status, output = run([server.binary, "/no/such/file.conf"], limit_s=10)
-    tally.check("a missing file is refused and named", status > 0 and b"/no/such/file" in output, output)
+    named = status > 0 and b"/no/such/file" in output
+    tally.check("a missing file is refused and named", named, output)
     tally.equal("SIGTERM ends it with 0", server.stop(), 0)
     server.start()
     status, output = run(["redis-cli", "-p", str(server.port), "SHUTDOWN"])
@@ -225,11 +238,13 @@ def watch_the_log(server, connection, tally):
         connection.do("CONFIG", "SET", "wal-sync-policy", policy)
         info = connection.do("INFO", "persistence").decode()
         tally.check(f"INFO shows policy {policy}", f"policy:{policy}" in info, info)
-        tally.equal(f"appendfsync follows {policy}", connection.do("CONFIG", "GET", "appendfsync")[1], alias)
+        appendfsync = connection.do("CONFIG", "GET", "appendfsync")[1]
+        tally.equal(f"appendfsync follows {policy}", appendfsync, alias)
     # A second server must not write into the same log.
     line = [server.binary, "--port", str(free_port()), "--save", "", "--wal-enabled", "yes"]
     status, output = run(line + ["--wal-dir", str(server.directory / "wal")], limit_s=10)
-    tally.check("a log in use is refused", status > 0 and b"wal" in output.lower(), f"{status} {output!r}")
+    refused = status > 0 and b"wal" in output.lower()
+    tally.check("a log in use is refused", refused, f"{status} {output!r}")
 
 
 def main():

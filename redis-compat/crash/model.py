@@ -49,7 +49,8 @@ class Writer:
         elif roll < 0.52:
             command = [b"APPEND", self.key(), self.random.randbytes(self.random.randrange(30))]
         elif roll < 0.62:
-            command = [b"SETEX", self.key(), b"%d" % self.random.randrange(10**5, 10**6), self.value()]
+            seconds = self.random.randrange(10**5, 10**6)
+            command = [b"SETEX", self.key(), b"%d" % seconds, self.value()]
         elif roll < 0.72:
             command = [b"DEL", self.key(), self.key()]
         elif roll < 0.80:

@@ -3,8 +3,9 @@
 
     redis-compat/crash/run.py [--server PATH] [--kills N] [--policy P] [--seed N]
 
-Writers on several connections keep pipelines of commands under way. After a kill everything that was
-acknowledged must be there; of what was under way per connection none, some or all, whole and in order.
+Writers on several connections keep pipelines of commands under way. After a kill everything that
+was acknowledged must be there; of what was under way per connection none, some or all, whole and in
+order.
 """
 
 import argparse
@@ -28,7 +29,7 @@ POLICIES = ("none", "async", "sync")
 # For the check of this program itself. redis-server's everysec may hold a write back while an fsync
 # runs, and then loses acknowledged writes on kill -9; its other two policies do not.
 REDIS_POLICY = {"none": "no", "async": "no", "sync": "always"}
-# A small ring and the smallest segment, so that values pass an eighth of the one and all of the other.
+# The smallest ring and segment, so that values pass an eighth of the one and all of the other.
 RING_BYTES = SEGMENT_BYTES = 1 << 20
 KILLS_PER_DIRECTORY = 7
 Plan = collections.namedtuple("Plan", "name policy threads switching big_bytes")
@@ -197,7 +198,8 @@ def switcher(server):
 def run_directory(chosen, plan, seed, kills, tally):
     """A fresh directory, killed `kills` times. Returns the number of commands acknowledged."""
     rng = random.Random(f"{plan.name}/{seed}")
-    writers = [Writer(number, f"{plan.name}/{seed}", plan.big_bytes) for number in range(chosen.writers)]
+    stream = f"{plan.name}/{seed}"
+    writers = [Writer(number, stream, plan.big_bytes) for number in range(chosen.writers)]
     with server_for(chosen.server, plan) as server:
         switch = switcher(server) if plan.switching else None
         for kill in range(kills):

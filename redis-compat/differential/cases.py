@@ -126,7 +126,8 @@ class Run:
             found = [reply[:1] for reply in found]
         if "sorted" in options:
             found = [b"\n".join(sorted(reply.split(b"\n"))) for reply in found]
-        self.compare(ours, *found, **{k: options[k] for k in ("unordered", "tolerance") if k in options})
+        how = {name: options[name] for name in ("unordered", "tolerance") if name in options}
+        self.compare(ours, *found, **how)
 
     def compare(self, command, ours, theirs, **how):
         if not self.pair.agree(command, ours, theirs, **how):

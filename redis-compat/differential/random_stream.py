@@ -73,7 +73,9 @@ DOUBLES = [
     b"0", b"1.5", b"-2.25", b"1e10", b"1e-10", b"3.0", b"inf", b"-inf", b"nan", b"abc", b"", b"1e308",
     b"1.7e4932", b"0.1", b"-0.1", b"5e3", b"+2", b" 2", b"0x1p3", b"1e400", b"123456789.123456789",
 ]  # fmt: skip
-PATTERNS = [b"*", b"?", b"k*", b"[a-c]", b"[^a]", b"\\*", b"key:[12]", b"", b"**", b"[", b"*y*", b"h?llo"]
+PATTERNS = [
+    b"*", b"?", b"k*", b"[a-c]", b"[^a]", b"\\*", b"key:[12]", b"", b"**", b"[", b"*y*", b"h?llo",
+]  # fmt: skip
 DATABASES = [b"0", b"1", b"2", b"15", b"16", b"-1", b"x", b"99999999999"]
 LARGEST_OFFSET = 70000  # a string grown to half a gigabyte on both sides tests only patience
 
@@ -153,7 +155,8 @@ class Stream:
     def key_question(self):
         inner = self.random.choice(self.table.names)
         question = self.random.choice([b"GETKEYS", b"GETKEYSANDFLAGS"])
-        return [b"COMMAND", question, *self.spelled(inner), *self.draw(self.table.arguments[inner], inner)]
+        arguments = self.draw(self.table.arguments[inner], inner)
+        return [b"COMMAND", question, *self.spelled(inner), *arguments]
 
     def draw(self, arguments, command):
         out = []
@@ -221,7 +224,7 @@ class Stream:
         return command + [self.random.choice(VALUES + KEYS)]
 
     def guarded(self, command):
-        """No command that makes both servers allocate hundreds of megabytes, and no close deadline."""
+        """The command, unless it would grow a string by hundreds of megabytes or expire a key soon."""
         name = command[0].upper()
         if name in (b"SETRANGE", b"SETBIT") and len(command) > 2:
             if re.fullmatch(rb"[0-9]+", command[2]):

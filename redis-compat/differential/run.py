@@ -17,7 +17,7 @@ from differential.pair import Pair  # noqa: E402
 from support.servers import CRABCACHE, REDIS  # noqa: E402
 from support.tally import Tally  # noqa: E402
 
-SEEDS = range(1, 21)
+SEEDS = range(1, 41)
 STEPS = 5000
 
 # What must be there: a command that is missing would otherwise silently not be compared.

@@ -91,7 +91,7 @@ def _decode(raw, start):
 
 
 def plain(value):
-    """A decoded reply without its kinds: bytes, lists, integers, None. For programs, not for proofs."""
+    """A decoded reply without its kinds: bytes, lists, integers, None."""
     kind, inner = value
     if inner is None or kind == "_":
         return None

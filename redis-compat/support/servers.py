@@ -39,7 +39,8 @@ class Server:
 
     Options are given once, in the order of the command line, and are the same for both servers;
     `ours` are added for CrabCache and `theirs` for redis-server. `pin` is the core (or cores) for
-    taskset, `wrapper` the command line of a tool that runs the server, `parent` where its directory goes.
+    taskset, `wrapper` the command line of a tool that runs the server, `parent` where its directory
+    goes.
     """
 
     def __init__(self, binary, options=(), ours=(), theirs=(), pin=None, wrapper=(), parent=None):
