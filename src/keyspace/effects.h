@@ -59,6 +59,11 @@ class Effects {
 
   void Clear() {
     bytes_.Clear();
+    bytes_.ShrinkIfEmpty(kKeptBytes);
+    if (count_ > 1) {
+      transaction_.Clear();
+      transaction_.ShrinkIfEmpty(kKeptBytes);
+    }
     parts_.clear();
     count_ = 0;
   }
@@ -81,6 +86,9 @@ class Effects {
   }
 
  private:
+  // What one huge command needed is given back; what common ones need stays.
+  static constexpr size_t kKeptBytes = 1 << 20;
+
   struct Part {
     uint16_t shard;
     size_t size;  // of the effect's bytes
