@@ -185,7 +185,7 @@ class Bench:
 
         def visit(server, command):
             # With threads redis-benchmark looks at the clock every 250 ms: only a long run is exact.
-            return measure.load(server, command, 16, 4 * self.requests(64), pin=None, threads=2)
+            return measure.load(server, command, 16, 2 * self.requests(64), pin=None, threads=2)
 
         io_threads = THEIRS_OFF + ["--io-threads", "2", "--io-threads-do-reads", "yes"]
         with self.server(REDIS, theirs=io_threads, pin=None) as theirs:
