@@ -107,6 +107,8 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   metrics_.total_bytes = recovered.total_bytes;
 
   spares_ = std::make_unique<SpareMaker>(disk_, options_.directory);
+  TRY(SyncRecovered(recovered));
+  durable_lsn_.store(recovered.last_in_files, std::memory_order_release);
   TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
   TRY(WriteRecovered(recovered));
   TRY(KeepTornBytes(recovered));
@@ -121,7 +123,7 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   ring_->header().freed_lsn.store(last, std::memory_order_release);
   ring_->header().epoch.store(epoch_, std::memory_order_release);
   staged_ = block_staged_ = Mark{last, 0};
-  safe_lsn_ = last;
+  safe_lsn_ = stated_lsn_ = last;
   metrics_.entries_appended = last;  // metrics() subtracts what was there at the start
   prompt_.store(policy_ == SyncPolicy::kSync || !ring_->shared(), std::memory_order_relaxed);
   {
@@ -134,7 +136,17 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   return Status::Ok();
 }
 
-// Puts what the ring had held into the new epoch's files, as durable as can be.
+// A process that was killed leaves records in the page cache. They have been applied, and the new
+// epoch will say that they were complete: no power cut may take them any more.
+Status LogImpl::SyncRecovered(const Recovered& recovered) {
+  for (const std::string& path : recovered.unsealed_paths) {
+    auto file = TRY(disk_.Open(path, OpenMode::kReadWrite));
+    TRY(file->SyncData());
+  }
+  return Status::Ok();
+}
+
+// Puts what the ring had held into the new epoch's files, as durable as can be, and says so there.
 Status LogImpl::WriteRecovered(const Recovered& recovered) {
   for (const Recovered::RingRecord& record : recovered.ring_records) {
     if (SegmentIsFull(FrameBytes(record.header.length))) {
@@ -147,8 +159,12 @@ Status LogImpl::WriteRecovered(const Recovered& recovered) {
     if (stage_.size() >= kCopyBytes) TRY(segment_->Write(std::exchange(stage_, {})));
   }
   if (!stage_.empty()) TRY(segment_->Write(std::exchange(stage_, {})));
-  if (!recovered.ring_records.empty()) TRY(segment_->Sync());
-  return Status::Ok();
+  if (recovered.ring_records.empty()) return Status::Ok();
+  TRY(segment_->Sync());
+  durable_lsn_.store(staged_.lsn, std::memory_order_release);
+  AddBatch(staged_.lsn);
+  TRY(segment_->Write(std::exchange(stage_, {})));
+  return segment_->Sync();
 }
 
 // The torn end of the last segment becomes a file of its own; its zeroed space is given back.
@@ -255,16 +271,21 @@ Lsn LogImpl::Append(RecordType type, uint16_t shard, std::string_view payload) {
   return AppendRecord(static_cast<uint8_t>(type), shard, payload);
 }
 
+Lsn LogImpl::AppendOwned(RecordType type, uint16_t shard, std::string payload) {
+  if (payload.size() <= inline_bytes_max_) return Append(type, shard, payload);
+  return AppendHeap(static_cast<uint8_t>(type), shard, std::move(payload));
+}
+
 Lsn LogImpl::AppendRecord(uint8_t type, uint16_t shard, std::string_view payload) {
   if (payload.size() > inline_bytes_max_) [[unlikely]]
-    return AppendHeap(type, shard, payload);
+    return AppendHeap(type, shard, std::string(payload));
   const uint64_t room = Room(payload.size());
   LockReservation();
   const Lsn lsn = last_lsn_.load(std::memory_order_relaxed) + 1;
   const uint64_t position = head_.load(std::memory_order_relaxed);
   if (dropping_ || !FitsLocked(lsn, position, room)) [[unlikely]] {
     UnlockReservation();
-    return AppendHeap(type, shard, payload);
+    return AppendHeap(type, shard, std::string(payload));
   }
   Slot& slot = ring_->slot(lsn);
   slot.state.store(SlotState::kReserved, std::memory_order_relaxed);
@@ -293,9 +314,9 @@ Lsn LogImpl::AppendRecord(uint8_t type, uint16_t shard, std::string_view payload
 }
 
 // The slow road: payloads too large for the ring, appends that find no room, and dropped ones.
-Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string_view payload) {
-  CHECK_LE(payload.size(), kPayloadBytesMax);
-  std::string copy(payload);  // before the lock: it may be long
+Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string payload) {
+  CHECK_LE(payload.size(), kRecordBytesMax);
+  const size_t payload_bytes = payload.size();
   LockReservation();
   if (dropping_) {
     UnlockReservation();
@@ -308,7 +329,7 @@ Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string_view payload) 
     slot = &ring_->slot(lsn);
     slot->state.store(SlotState::kHeapReserved, std::memory_order_relaxed);
     slot->position = 0;
-    slot->length = static_cast<uint32_t>(payload.size());
+    slot->length = static_cast<uint32_t>(payload_bytes);
     slot->type = type;
     slot->flags = 0;
     slot->shard = shard;
@@ -318,11 +339,11 @@ Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string_view payload) 
   {
     std::lock_guard guard(release_mutex_);
     record = &heap_.emplace_back();
-    record->header.length = static_cast<uint32_t>(payload.size());
+    record->header.length = static_cast<uint32_t>(payload_bytes);
     record->header.lsn = lsn;
     record->header.type = type;
     record->header.shard = shard;
-    record->payload = std::move(copy);
+    record->payload = std::move(payload);
     heap_last_ = lsn;
     // Lowered before the next LSN can be handed out: a reply that could have seen this record
     // finds its gate shut.
@@ -330,7 +351,7 @@ Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string_view payload) 
   }
   last_lsn_.store(lsn, std::memory_order_release);
   UnlockReservation();
-  heap_bytes_.fetch_add(payload.size(), std::memory_order_relaxed);
+  heap_bytes_.fetch_add(payload_bytes, std::memory_order_relaxed);
   record->header.crc = BodyCrc(record->header, record->payload);
   if (slot != nullptr) slot->state.store(SlotState::kHeapPublished, std::memory_order_release);
   record->published.store(true, std::memory_order_release);
@@ -435,6 +456,7 @@ Status LogImpl::Resume() {
   LockReservation();
   resumable_.store(false, std::memory_order_release);
   dropping_ = false;
+  ring_->header().given_up.store(0, std::memory_order_release);
   {
     std::lock_guard guard(release_mutex_);
     state_.store(State::kRunning, std::memory_order_release);

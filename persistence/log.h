@@ -22,6 +22,8 @@ namespace crab::wal {
 using Lsn = uint64_t;
 constexpr Lsn kNoGate = 0;
 constexpr Lsn kUnknownLsn = ~Lsn{0};  // the end of what is lost with the last, unreadable segment
+// Of one record. The format could hold 4 GiB; the rest is left for what may join it one day.
+constexpr uint64_t kRecordBytesMax = uint64_t{3} << 30;
 
 enum class SyncPolicy : uint8_t { kNone, kAsync, kSync };
 enum class RecoveryMode : uint8_t { kSalvage, kPrefix, kStrict };
@@ -57,7 +59,9 @@ struct Options {
   uint32_t shard_count = 1024;              // of the records from now on
   uint64_t hash_seed = 0;      // likewise; 0: the log's own, a random one for a new log
   bool single_thread = false;  // one appender: no lock around the reservation
-  uint32_t retry_ms = 2000;    // between tries of a disk that failed
+  uint32_t retry_ms = 2000;    // between tries of a disk that failed; doubled up to 32 times while
+                               // each recovery ends in the next failure
+  uint32_t heartbeat_ms = 1000;  // a log that is quiet for so long states what is durable
   // Called on the writer's thread where `on_error` is kExit, and expected not to return. Empty:
   // prints the error and ends the process.
   std::function<void(std::string_view)> on_fatal;
@@ -142,6 +146,10 @@ class Log {
   // and the bytes stay here until they are durable. It does not need room secured before it (a
   // payload that finds none goes to the heap), but then its reply waits for the writer.
   virtual Lsn Append(RecordType type, uint16_t shard, std::string_view payload) = 0;
+  // The same for a payload that the log may keep: one too large for the ring is not copied.
+  virtual Lsn AppendOwned(RecordType type, uint16_t shard, std::string payload) {
+    return Append(type, shard, payload);
+  }
 
   // Appended records are about to be waited for: a loop calls it once after the last Append of a
   // batch, when no shard is held. It wakes a sleeping writer at once where replies wait for it
@@ -178,7 +186,8 @@ class Log {
   // Ends kDegraded once metrics().resumable says that the disk works again (the listener is called
   // then). Called world-exclusive: the state is kRunning at once, in a new epoch that begins with
   // a GAP frame; no file is touched. The caller then appends the whole keyspace, beginning with a
-  // broadcast FLUSHALL, for the records dropped meanwhile are in no segment.
+  // broadcast FLUSHALL, for the records dropped meanwhile are in no segment. As one TXN record it
+  // is recovered whole or not at all, and until it is whole a restart finds what was before it.
   virtual Status Resume() = 0;
   virtual bool resumable() const = 0;
   // True for a gate whose records were given up when the log degraded under `sync`: a reply held

@@ -43,6 +43,7 @@ class LogImpl final : public Log {
   bool SecureRoom(size_t payload_bytes) override;
   void ReleaseRoom(size_t) override {}
   Lsn Append(RecordType type, uint16_t shard, std::string_view payload) override;
+  Lsn AppendOwned(RecordType type, uint16_t shard, std::string payload) override;
   void Kick() override;
   void SetListener(std::function<void()> listener) override;
   Lsn SetSyncPolicy(SyncPolicy policy) override;
@@ -82,7 +83,7 @@ class LogImpl final : public Log {
   void UnlockReservation();
   bool FitsLocked(Lsn lsn, uint64_t position, uint64_t room);
   Lsn AppendRecord(uint8_t type, uint16_t shard, std::string_view payload);
-  Lsn AppendHeap(uint8_t type, uint16_t shard, std::string_view payload);
+  Lsn AppendHeap(uint8_t type, uint16_t shard, std::string payload);
   void WakeWriter();
   void UpdateReleaseLocked();  // release_mutex_ held
   bool prompt() const { return prompt_.load(std::memory_order_relaxed); }
@@ -90,6 +91,7 @@ class LogImpl final : public Log {
   // --- starting (log.cc)
   Status ReplaceRing(Recovered& recovered, RecoveryReport* report);
   Status KeepTornBytes(const Recovered& recovered);
+  Status SyncRecovered(const Recovered& recovered);
   Status WriteRecovered(const Recovered& recovered);
 
   // --- the writer (log_writer.cc)
@@ -103,10 +105,13 @@ class LogImpl final : public Log {
   Status Drain(Lsn last);
   Status WriteBatch(Lsn last);
   Status WriteLarge(const Published& record);
+  void AddBatch(Lsn lsn, uint64_t padding_bytes = 0);
+  Status WriteHeartbeat();
   void NoteStaged(const Published& record, uint64_t start, uint64_t end);
   void NoteWritten(size_t bytes);
   Status SyncSegment();
   void Free(Mark mark);
+  void FreeHeap(Lsn last);
   bool ZeroesAhead() const;
   bool SegmentIsFull(uint64_t frame_bytes) const;
   Status Rotate();
@@ -118,6 +123,9 @@ class LogImpl final : public Log {
   Status CopyBack(Lsn first, Lsn last);
   void EnterTrouble(const Status& error);
   void RetryTrouble(int64_t now_us);
+  int64_t RetryDelayUs() const {
+    return int64_t{options_.retry_ms} * 1000 << (relapses_ > 0 ? relapses_ - 1 : 0);
+  }
   Status FinishLog();
   void SetState(State state);
   void Notify();
@@ -188,8 +196,11 @@ class LogImpl final : public Log {
   std::string stage_;
   int64_t clean_at_us_ = 0;  // everything appended before this is where the policy wants it
   int64_t last_sync_us_ = 0;
+  int64_t synced_at_us_ = 0;
+  Lsn stated_lsn_ = 0;  // the highest durable LSN that a file states
   int64_t retry_at_us_ = 0;
   int failures_ = 0;  // since the last success
+  int relapses_ = 0;  // times in trouble since records were last durable
   bool notify_ = false;
   Status stop_status_;
   std::thread thread_;

@@ -25,6 +25,7 @@
 
 #include "persistence/log_impl.h"
 #include "utils/check.h"
+#include "utils/log.h"
 
 namespace crab::wal {
 namespace {
@@ -37,6 +38,7 @@ constexpr int64_t kNapUs = 2000;
 constexpr int64_t kLongestSleepUs = 1000000;
 constexpr int64_t kKickLostUs = 20000;  // for callers that append and do not kick
 constexpr int kFailuresMax = 3;         // new segments tried before the disk counts as broken
+constexpr int kRelapsesMax = 6;         // of which each doubles the time to the next try
 constexpr uint64_t kBatchBytes = FrameBytes(sizeof(BatchPayload));
 constexpr uint64_t kEndBytes = FrameBytes(sizeof(EndPayload));
 
@@ -75,6 +77,11 @@ bool LogImpl::Round(int64_t now_us) {
       policy != SyncPolicy::kNone && durable_lsn_.load(std::memory_order_relaxed) + 1 < next_lsn_;
   if (!unwritten && !unsynced && !requested) {
     clean_at_us_ = now_us;
+    if (stated_lsn_ < durable_lsn_.load(std::memory_order_relaxed) &&
+        now_us - synced_at_us_ >= int64_t{options_.heartbeat_ms} * 1000) {
+      Status stated = WriteHeartbeat();
+      if (!stated.ok()) MeetDiskError(stated, /*sync=*/true);
+    }
     return false;
   }
   const bool due = now_us >= SyncDueUs();
@@ -229,10 +236,7 @@ Status LogImpl::Drain(Lsn last) {
 // One BATCH frame and the records behind it, as one write.
 Status LogImpl::WriteBatch(Lsn last) {
   stage_.clear();
-  const BatchPayload batch = {durable_lsn_.load(std::memory_order_relaxed),
-                              static_cast<uint64_t>(clock_.WallMs()), 0};
-  segment_->AddFrame(stage_, FrameType::kBatch, next_lsn_ - 1,
-                     {reinterpret_cast<const char*>(&batch), sizeof(batch)});
+  AddBatch(next_lsn_ - 1);
   Published record;
   while (next_lsn_ <= last && stage_.size() < kStageBytes && FindPublished(next_lsn_, &record)) {
     const uint64_t frame_bytes = FrameBytes(record.header.length);
@@ -251,11 +255,37 @@ Status LogImpl::WriteBatch(Lsn last) {
   return Status::Ok();
 }
 
-// A payload of megabytes goes to the file from where it is.
+// A payload of megabytes goes to the file from where it is. A BATCH frame fills its last block: the
+// memory that it takes is not to wait for a record that comes later.
 Status LogImpl::WriteLarge(const Published& record) {
   TRY(segment_->Write(stage_));
   stage_.clear();
-  return segment_->WriteDirect(record.header, record.payload);
+  TRY(segment_->WriteDirect(record.header, record.payload));
+  const uint64_t end = segment_->offset() + kBatchBytes;
+  AddBatch(record.header.lsn, (kBlockBytes - end % kBlockBytes) % kBlockBytes);
+  return Status::Ok();
+}
+
+// A BATCH frame behind the record `lsn`, with zeroes at the end of its payload.
+void LogImpl::AddBatch(Lsn lsn, uint64_t padding_bytes) {
+  const BatchPayload batch = {durable_lsn_.load(std::memory_order_relaxed),
+                              static_cast<uint64_t>(clock_.WallMs()), 0};
+  std::string payload(reinterpret_cast<const char*>(&batch), sizeof(batch));
+  payload.append(padding_bytes, '\0');
+  segment_->AddFrame(stage_, FrameType::kBatch, lsn, payload);
+  stated_lsn_ = batch.durable_lsn;
+}
+
+// For a log that has gone quiet: without it nothing would tell damage to its last records, which
+// are durable, from a torn end.
+Status LogImpl::WriteHeartbeat() {
+  stage_.clear();
+  if (SegmentIsFull(kBatchBytes)) return Rotate();
+  AddBatch(next_lsn_ - 1);
+  const size_t bytes = stage_.size();
+  TRY(segment_->Write(stage_));
+  NoteWritten(bytes);
+  return SyncSegment();
 }
 
 void LogImpl::NoteStaged(const Published& record, uint64_t start, uint64_t end) {
@@ -274,7 +304,7 @@ void LogImpl::NoteWritten(size_t bytes) {
   if (staged_.lsn > written_lsn_.load(std::memory_order_relaxed)) {
     written_lsn_.store(staged_.lsn, std::memory_order_release);
   }
-  if (policy_.load(std::memory_order_relaxed) == SyncPolicy::kNone) failures_ = 0;
+  if (policy_.load(std::memory_order_relaxed) == SyncPolicy::kNone) failures_ = relapses_ = 0;
   if (ZeroesAhead() && segment_->offset() * 2 > segment_->zeroed_bytes()) {
     spares_->Request(max_segment_bytes_.load(std::memory_order_relaxed));
   }
@@ -288,8 +318,10 @@ void LogImpl::NoteWritten(size_t bytes) {
 Status LogImpl::SyncSegment() {
   const int64_t began_us = clock_.MonotonicUs();
   TRY(segment_->Sync());
-  last_sync_us_ = clock_.MonotonicUs() - began_us;
+  synced_at_us_ = clock_.MonotonicUs();
+  last_sync_us_ = synced_at_us_ - began_us;
   failures_ = 0;
+  if (segment_->records() > 0) relapses_ = 0;
   if (staged_.lsn > durable_lsn_.load(std::memory_order_relaxed)) {
     durable_lsn_.store(staged_.lsn, std::memory_order_release);
     ring_->header().durable_lsn.store(staged_.lsn, std::memory_order_release);
@@ -310,18 +342,20 @@ Status LogImpl::SyncSegment() {
 void LogImpl::Free(Mark mark) {
   std::atomic<Lsn>& freed = ring_->header().freed_lsn;
   if (mark.lsn <= freed.load(std::memory_order_relaxed)) return;
-  uint64_t heap_bytes = 0;
-  {
-    std::lock_guard guard(release_mutex_);
-    while (!heap_.empty() && heap_.front().header.lsn <= mark.lsn) {
-      heap_bytes += heap_.front().payload.size();
-      heap_.pop_front();
-    }
-  }
-  if (heap_bytes > 0) heap_bytes_.fetch_sub(heap_bytes, std::memory_order_relaxed);
+  FreeHeap(mark.lsn);
   tail_.store(mark.position, std::memory_order_release);
   freed.store(mark.lsn, std::memory_order_release);
   if (room_wanted_.exchange(false, std::memory_order_seq_cst)) notify_ = true;
+}
+
+void LogImpl::FreeHeap(Lsn last) {
+  uint64_t heap_bytes = 0;
+  std::lock_guard guard(release_mutex_);
+  while (!heap_.empty() && heap_.front().header.lsn <= last) {
+    heap_bytes += heap_.front().payload.size();
+    heap_.pop_front();
+  }
+  heap_bytes_.fetch_sub(heap_bytes, std::memory_order_relaxed);
 }
 
 // --- segments ------------------------------------------------------------------------------------
@@ -382,6 +416,8 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.first_lsn = first_lsn;
   info.durable_lsn = std::min(durable_lsn_.load(std::memory_order_relaxed), first_lsn - 1);
   CHECK(getrandom(&info.salt, sizeof(info.salt), 0) == sizeof(info.salt));
+  info.after_gap = gap;
+  stated_lsn_ = info.durable_lsn;
   info.predecessor_number = predecessor_number_;
   info.predecessor_last_lsn = first_lsn - 1;
   info.predecessor_crc = std::exchange(predecessor_crc_, 0);
@@ -392,11 +428,15 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   std::optional<SpareMaker::Spare> spare = spares_->Take();
   if (!spare) {
     made_at = Path("segment.tmp");
-    const uint64_t bytes =
-        ZeroesAhead()
-            ? std::min(kFirstZeroedBytes, max_segment_bytes_.load(std::memory_order_relaxed))
-            : kSegmentHeaderBytes;
-    spare = SpareMaker::Spare{TRY(MakeZeroedFile(disk_, made_at, bytes)), bytes};
+    uint64_t bytes = ZeroesAhead() ? std::min(kFirstZeroedBytes,
+                                              max_segment_bytes_.load(std::memory_order_relaxed))
+                                   : kSegmentHeaderBytes;
+    auto file = MakeZeroedFile(disk_, made_at, bytes);
+    if (!file.ok() && file.system_errno() == ENOSPC && bytes > kSegmentHeaderBytes) {
+      bytes = kSegmentHeaderBytes;  // zeroes are a comfort that the disk has no room for
+      file = MakeZeroedFile(disk_, made_at, bytes);
+    }
+    spare = SpareMaker::Spare{TRY(std::move(file)), bytes};
   }
   TRY(spare->file->WriteAt(0, EncodeSegmentHeader(info)));
   auto segment = std::make_unique<SegmentWriter>(info, std::move(spare->file), spare->bytes);
@@ -453,10 +493,17 @@ void LogImpl::MeetDiskError(const Status& error, bool sync) {
     ++(sync ? metrics_.sync_errors : metrics_.write_errors);
     metrics_.last_error = error.message();
   }
-  if (segment_ != nullptr) failed_ = segment_->info();
+  if (segment_ != nullptr) {
+    failed_ = segment_->info();
+    // All of it goes into the next file or is given up; what it takes may be what fills the disk.
+    if (failed_->first_lsn > written_lsn_.load(std::memory_order_relaxed)) {
+      (void)segment_->CutToStart();
+    }
+  }
   segment_ = nullptr;
   stage_.clear();
   sync_requested_.store(true, std::memory_order_seq_cst);  // whoever asked still waits
+  if (error.system_errno() == ENOSPC) spares_->GiveUp();
   if (++failures_ > kFailuresMax) {
     EnterTrouble(error);
     return;
@@ -465,6 +512,10 @@ void LogImpl::MeetDiskError(const Status& error, bool sync) {
   if (!begun.ok()) {
     EnterTrouble(begun);
     return;
+  }
+  if (failures_ == 1) {
+    LogWarn("a segment of the log failed; what was not durable goes into a new one",
+            {{"error", error.message()}, {"new", segment_->info().name}});
   }
   std::lock_guard guard(control_mutex_);
   ++metrics_.heals;
@@ -538,7 +589,8 @@ void LogImpl::EnterTrouble(const Status& error) {
     std::lock_guard guard(control_mutex_);
     metrics_.last_error = error.message();
   }
-  retry_at_us_ = clock_.MonotonicUs() + int64_t{options_.retry_ms} * 1000;
+  relapses_ = std::min(relapses_ + 1, kRelapsesMax);
+  retry_at_us_ = clock_.MonotonicUs() + RetryDelayUs();
   notify_ = true;
   if (stopping_.load(std::memory_order_seq_cst)) {
     SetState(State::kRefusing);  // FinishLog() tries once more, and tells
@@ -555,13 +607,20 @@ void LogImpl::EnterTrouble(const Status& error) {
     }
     options_.on_fatal(error.message());
   }
+  const int64_t retry_ms = RetryDelayUs() / 1000;
   if (action != OnError::kDegrade) {
+    LogError(std::string(error.message()) + "; writes are refused until the disk works again",
+             {{"next_try_ms", retry_ms}, {"wal-on-error", "refuse"}});
     SetState(State::kRefusing);
     return;
   }
+  LogError(std::string(error.message()) + "; serving without the log: what changes from here on " +
+               "is lost with the process, until the disk works again",
+           {{"next_try_ms", retry_ms}, {"wal-on-error", "degrade"}});
   // From here on nothing is kept: what is in the ring is given up with what comes.
   LockReservation();
   dropping_ = true;
+  ring_->header().given_up.store(1, std::memory_order_release);
   const Lsn last = last_lsn_.load(std::memory_order_relaxed);
   if (sync) {
     failed_first_.store(durable_lsn_.load(std::memory_order_relaxed) + 1,
@@ -574,18 +633,17 @@ void LogImpl::EnterTrouble(const Status& error) {
 }
 
 void LogImpl::RetryTrouble(int64_t now_us) {
-  retry_at_us_ = now_us + int64_t{options_.retry_ms} * 1000;
+  retry_at_us_ = now_us + RetryDelayUs();
   const bool degraded = state() == State::kDegraded;
   if (degraded && resumable()) return;
   if (degraded) {
-    // All of the ring is free for what comes after Resume(), once the appenders that had reserved
-    // before the log degraded are through.
+    // The appenders that had reserved before the log degraded must be through.
     const Lsn last = last_lsn_.load(std::memory_order_acquire);
     Published record;
     for (Lsn lsn = next_lsn_; lsn <= last; ++lsn) {
       if (!FindPublished(lsn, &record)) return;
     }
-    Free(Mark{last, head_.load(std::memory_order_acquire)});
+    FreeHeap(last);
     next_lsn_ = last + 1;
     staged_ = block_staged_ = Mark{last, head_.load(std::memory_order_relaxed)};
     safe_lsn_ = last;
@@ -598,6 +656,12 @@ void LogImpl::RetryTrouble(int64_t now_us) {
     if (opened.ok()) ++metrics_.heals;
   }
   if (!opened.ok()) return;
+  LogWarn(degraded ? "the disk of the log works again; the log goes on once an image is in it"
+                   : "the disk of the log works again; writes are accepted",
+          {{"segment", segment_->info().name}, {"epoch", segment_->info().epoch}});
+  // All of the ring is free for what comes after Resume(). Not before the gap is on disk: until
+  // then a restart finds in the ring what the files lack.
+  if (degraded) Free(staged_);
   failures_ = 0;
   notify_ = true;
   clean_at_us_ = 0;  // all that waited is overdue

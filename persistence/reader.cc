@@ -35,11 +35,6 @@ bool KnownType(uint8_t type) {
                             type <= static_cast<uint8_t>(FrameType::kGap));
 }
 
-// Records below this were complete when the segment was made.
-Lsn FirstNeeded(const SegmentInfo& segment) {
-  return segment.after_gap ? segment.durable_lsn + 1 : segment.first_lsn;
-}
-
 // A file seen through a window that moves forward, and now and then back.
 class Window {
  public:
@@ -112,6 +107,7 @@ class DirectoryReader final : public Reader {
   void NoteStatement(const FrameHeader& header, std::string_view payload);
   void Missing(Lsn first, Lsn last, std::string reason, Frame* frame);
   const SegmentInfo* Successor() const;
+  Lsn FirstNeeded(const SegmentInfo& segment) const;
   SegmentInfo& current() { return segments_[index_]; }
 
   Disk& disk_;
@@ -223,6 +219,17 @@ const SegmentInfo* DirectoryReader::Successor() const {
     if (later.problem.empty() && later.first_lsn < later.end_lsn) return &later;
   }
   return nullptr;
+}
+
+// Records below this were complete when the segment was made. Those that a gap gave up, at this
+// segment or at one that it follows or cuts off, need not be there.
+Lsn DirectoryReader::FirstNeeded(const SegmentInfo& segment) const {
+  Lsn needed = segment.first_lsn;
+  for (auto gap = segments_.rbegin(); gap != segments_.rend(); ++gap) {
+    if (!gap->after_gap || !gap->problem.empty() || gap->number > segment.number) continue;
+    if (gap->first_lsn >= needed) needed = std::min(needed, gap->durable_lsn + 1);
+  }
+  return needed;
 }
 
 Result<bool> DirectoryReader::Next(Frame* frame) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 
 #include "persistence/reader.h"
 #include "persistence/segment.h"
@@ -47,6 +48,7 @@ class Recovery {
   Recovered found_;
   bool stopped_cleanly_ = false;
   bool stopped_early_ = false;  // kPrefix met something bad
+  std::set<const SegmentInfo*> sealed_;
 };
 
 Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity,
@@ -120,12 +122,20 @@ Status Recovery::ReadSegments() {
     if (!*more) break;
     if (frame.segment != nullptr && frame.segment != segment) {
       segment = frame.segment;
-      ++report_.segments_processed;
       found_.last_path = segment->path;
       found_.last_good_bytes = segment->problem.empty() ? kSegmentHeaderBytes : 0;
       found_.torn_bytes = 0;
     }
     TRY(TakeFrame(frame));
+  }
+  report_.segments_processed = reader_->segments().size();
+  if (stopped_early_ && segment != nullptr) {
+    report_.segments_processed = static_cast<uint64_t>(segment - reader_->segments().data()) + 1;
+  }
+  for (const SegmentInfo& each : reader_->segments()) {
+    if (each.problem.empty() && sealed_.count(&each) == 0) {
+      found_.unsealed_paths.push_back(each.path);
+    }
   }
   found_.last_in_files = found_.next_lsn - 1;
   if (!stopped_early_) {
@@ -161,6 +171,9 @@ Status Recovery::TakeFrame(const Frame& frame) {
   }
   found_.last_good_bytes = frame.offset + frame.bytes;
   stopped_cleanly_ = frame.type == static_cast<uint8_t>(FrameType::kStop);
+  if (stopped_cleanly_ || frame.type == static_cast<uint8_t>(FrameType::kSeal)) {
+    sealed_.insert(frame.segment);
+  }
   if (frame.type == static_cast<uint8_t>(FrameType::kGap)) {
     Warn("logging was off for a while before " + frame.segment->name +
          "; the image that follows brings the log up to date");
@@ -248,6 +261,11 @@ Status Recovery::ReadRing() {
     Warn("the ring was left out too; " +
          (aside.ok() ? "kept as " + *aside : std::string(aside.message())));
     return Status::Ok();
+  }
+  if (header.given_up.load(std::memory_order_acquire) != 0) {
+    Warn(
+        "the server had been carrying on without the log, for want of a disk that works, when it " +
+        std::string("ended: what it changed then is in no log"));
   }
   const Lsn freed = header.freed_lsn.load(std::memory_order_acquire);
   if (freed >= found_.next_lsn) {

@@ -37,6 +37,9 @@ struct Recovered {
   uint64_t ring_epoch = 0;
   std::vector<RingRecord> ring_records;
 
+  std::vector<std::string>
+      unsealed_paths;  // of segments that do not say that all in them is durable
+
   // The last segment: where its good part ends, and bytes behind that to be kept aside.
   std::string last_path;
   uint64_t last_good_bytes = 0;

@@ -66,6 +66,7 @@ struct RingHeader {
   // Slots up to this LSN are free; above it each may hold a record.
   std::atomic<Lsn> freed_lsn;
   std::atomic<Lsn> durable_lsn;
+  std::atomic<uint64_t> given_up;  // 1: the server carries on without the log, nothing more comes
 };
 static_assert(sizeof(RingHeader) <= 4096);
 

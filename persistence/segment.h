@@ -86,6 +86,10 @@ class SegmentWriter {
   Status Sync() { return file_->SyncData(); }
   // Gives the zeroed space behind the last frame back to the file system.
   Status Trim() { return file_->Truncate(offset_); }
+  // Gives back all but the header and a GAP frame: of a file none of whose records counts.
+  Status CutToStart() {
+    return file_->Truncate(kSegmentHeaderBytes + (info_.after_gap ? FrameBytes(0) : 0));
+  }
 
  private:
   void Count(const FrameHeader& header);

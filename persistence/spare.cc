@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <vector>
+#include <utility>
 
 #include "utils/clock.h"
+#include "utils/log.h"
 
 namespace crab::wal {
 namespace {
@@ -20,20 +21,32 @@ Status RemoveIfThere(Disk& disk, const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<File>> MakeZeroedFile(Disk& disk, const std::string& path, uint64_t bytes) {
+Result<std::unique_ptr<File>> MakeZeroedFile(Disk& disk, const std::string& path, uint64_t bytes,
+                                             const std::atomic<bool>* given_up) {
   TRY(RemoveIfThere(disk, path));
   auto file = TRY(disk.Open(path, OpenMode::kCreate));
-  const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
-  for (uint64_t at = 0; at < bytes; at += zeroes.size()) {
-    const size_t step = std::min<uint64_t>(zeroes.size(), bytes - at);
-    TRY(file->WriteAt(at, std::string_view(zeroes).substr(0, step)));
-  }
-  TRY(file->SyncData());
-  return file;
+  Status made = [&]() -> Status {
+    const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
+    for (uint64_t at = 0; at < bytes; at += zeroes.size()) {
+      if (given_up != nullptr && given_up->load(std::memory_order_relaxed)) {
+        return Status::Error("gave up " + path + ": the log needs its space", ENOSPC);
+      }
+      const size_t step = std::min<uint64_t>(zeroes.size(), bytes - at);
+      TRY(file->WriteAt(at, std::string_view(zeroes).substr(0, step)));
+    }
+    return file->SyncData();
+  }();
+  if (made.ok()) return file;
+  file = nullptr;
+  (void)disk.Remove(path);  // may be what fills the disk
+  return made;
 }
 
 SpareMaker::SpareMaker(Disk& disk, const std::string& directory)
-    : disk_(disk), path_(directory + "/spare.zero"), unfinished_path_(directory + "/spare.tmp") {
+    : disk_(disk),
+      directory_(directory),
+      path_(directory + "/spare.zero"),
+      unfinished_path_(directory + "/spare.tmp") {
   // Its absence is the usual case, and without it a spare is only made anew.
   (void)disk_.Remove(unfinished_path_);
   auto file = disk_.Open(path_, OpenMode::kReadWrite);
@@ -73,6 +86,25 @@ std::optional<SpareMaker::Spare> SpareMaker::Take() {
   return std::exchange(ready_, std::nullopt);
 }
 
+void SpareMaker::GiveUp() {
+  std::unique_lock lock(mutex_);
+  not_before_us_ = RealClock().MonotonicUs() + kRetryUs;
+  if (wanted_bytes_ == 0) return;
+  given_up_.store(true, std::memory_order_relaxed);
+  idle_.wait(lock, [this] { return wanted_bytes_ == 0; });
+}
+
+Status SpareMaker::Make(uint64_t bytes, std::unique_ptr<File>* file) {
+  const uint64_t free_bytes = TRY(disk_.FreeBytes(directory_));
+  if (free_bytes < 2 * bytes) {
+    return Status::Error("no spare segment of " + std::to_string(bytes) + " bytes in " +
+                             directory_ + ": " + std::to_string(free_bytes) + " are free",
+                         ENOSPC);
+  }
+  *file = TRY(MakeZeroedFile(disk_, unfinished_path_, bytes, &given_up_));
+  return disk_.Rename(unfinished_path_, path_);
+}
+
 void SpareMaker::Work() {
   std::unique_lock lock(mutex_);
   while (true) {
@@ -80,16 +112,25 @@ void SpareMaker::Work() {
     if (stopping_) return;
     const uint64_t bytes = wanted_bytes_;
     lock.unlock();
-    auto file = MakeZeroedFile(disk_, unfinished_path_, bytes);
-    Status renamed = file.ok() ? disk_.Rename(unfinished_path_, path_) : file.TakeStatus();
-    if (!renamed.ok()) (void)disk_.Remove(unfinished_path_);  // may be what fills the disk
+    std::unique_ptr<File> file;
+    Status made = Make(bytes, &file);
+    if (!made.ok()) {
+      if (!std::exchange(failure_told_, true)) {
+        LogWarn("no spare segment could be made; syncs take longer without, nothing is lost",
+                {{"error", made.message()}});
+      }
+    } else {
+      failure_told_ = false;
+    }
     lock.lock();
-    if (renamed.ok()) {
-      ready_ = Spare{std::move(file).value(), bytes};
+    if (made.ok()) {
+      ready_ = Spare{std::move(file), bytes};
     } else {
       not_before_us_ = RealClock().MonotonicUs() + kRetryUs;
     }
     wanted_bytes_ = 0;
+    given_up_.store(false, std::memory_order_relaxed);
+    idle_.notify_all();
   }
 }
 

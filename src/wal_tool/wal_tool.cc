@@ -14,6 +14,7 @@
 #include "persistence/reader.h"
 #include "persistence/record.h"
 #include "src/keyspace/effects.h"
+#include "utils/version.h"
 
 namespace crab::wal {
 namespace {
@@ -37,8 +38,7 @@ constexpr char kUsage[] =
     "  --version\n"
     "\n"
     "Exit status: 0 all is well (a torn tail too), 1 durable records were lost, 2 wrong usage or\n"
-    "an unreadable directory.\n";
-constexpr char kVersion[] = "crabcache-wal 0.1.0\n";
+    "a directory that cannot be read or holds no log.\n";
 
 struct Request {
   std::string_view verb;
@@ -452,8 +452,12 @@ int Dump(Reader& reader, const Request& request, std::ostream& out, std::ostream
 int RunWalTool(Disk& disk, std::span<const std::string_view> arguments, std::ostream& out,
                std::ostream& errors) {
   for (const std::string_view argument : arguments) {
-    if (argument == "--help" || argument == "--version") {
-      out << (argument == "--help" ? kUsage : kVersion);
+    if (argument == "--help") {
+      out << kUsage;
+      return kToolGood;
+    }
+    if (argument == "--version") {
+      out << "crabcache-wal " << kCrabcacheVersion << "\n";
       return kToolGood;
     }
   }
@@ -466,6 +470,11 @@ int RunWalTool(Disk& disk, std::span<const std::string_view> arguments, std::ost
   auto reader = Reader::Open(disk, request.directory);
   if (!reader.ok()) {
     errors << "crabcache-wal: " << reader.message() << "\n";
+    return kToolUnusable;
+  }
+  if ((*reader)->segments().empty()) {
+    errors << "crabcache-wal: there is no log in " << request.directory
+           << ": it holds no segment\n";
     return kToolUnusable;
   }
   if (request.verb == "list") return List(**reader, request, out, errors);

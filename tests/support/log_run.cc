@@ -6,9 +6,13 @@
 
 #include "persistence/segment.h"
 #include "tests/support/seed.h"
+#include "utils/log.h"
 
 namespace crab::test {
 namespace {
+
+// Disks fail by the thousand here; what the log says of it has a test of its own.
+[[maybe_unused]] const bool kQuiet = (SetLogLevel(LogLevel::kNothing), true);
 
 // Polls: the conditions below depend on the disk as well as on the log, and only one of them has a
 // listener. The pause is short against the log's own thread waking up.

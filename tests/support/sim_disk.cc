@@ -530,6 +530,21 @@ std::unique_ptr<SimDisk> SimDisk::PowerCut(SimDiskOptions next) const {
   return disk;
 }
 
+std::unique_ptr<SimDisk> SimDisk::Kill(SimDiskOptions next) const {
+  std::lock_guard lock(mutex_);
+  auto disk = std::make_unique<SimDisk>(std::move(next));
+  disk->directories_ = directories_;
+  disk->inodes_ = inodes_;
+  disk->next_inode_ = next_inode_;
+  for (auto inode = disk->inodes_.begin(); inode != disk->inodes_.end();) {
+    inode->second.openers = 0;
+    const uint64_t number = inode->first;
+    ++inode;
+    disk->DropIfUnused(number);
+  }
+  return disk;
+}
+
 bool SimDisk::crashed() const {
   std::lock_guard lock(mutex_);
   return crashed_;

@@ -92,6 +92,10 @@ class SimDisk : public wal::Disk {
   // answer each time; what still runs on this one goes on undisturbed.
   std::unique_ptr<SimDisk> PowerCut(SimDiskOptions next = {}) const;
 
+  // The disk as another process finds it when this one is killed: everything is there, and what was
+  // not synced still is not.
+  std::unique_ptr<SimDisk> Kill(SimDiskOptions next = {}) const;
+
   bool crashed() const;
   // Calls so far; those of kChangingCalls are what crash_at counts.
   uint64_t changing_calls() const;

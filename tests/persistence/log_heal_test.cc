@@ -1,0 +1,221 @@
+// A log that had to be given up and goes on: the disk fills up at every place, the log degrades or
+// refuses, space returns, and the life after it ends by a stop, a power cut or a kill at every
+// phase. The files that are left are whole in the eyes of `verify` and of a strict start.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <functional>
+#include <iostream>
+#include <set>
+#include <thread>
+
+#include "persistence/log.h"
+#include "persistence/reader.h"
+#include "tests/support/log_run.h"
+#include "tests/support/seed.h"
+#include "tests/support/sim_disk.h"
+
+namespace crab::test {
+namespace {
+
+using wal::Lsn;
+using wal::OnError;
+using wal::RecordType;
+using wal::State;
+using wal::SyncPolicy;
+
+constexpr uint64_t kUnlimited = 1ull << 40;
+
+bool Eventually(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return true;
+}
+
+// What `crabcache-wal verify` would call corrupt; "" for a whole log.
+std::string Damage(wal::Disk& disk) {
+  auto reader = wal::Reader::Open(disk, kLogDirectory);
+  if (!reader.ok()) return std::string(reader.message());
+  wal::Frame frame;
+  for (;;) {
+    auto more = (*reader)->Next(&frame);
+    if (!more.ok()) return std::string(more.message());
+    if (!*more) return "";
+    if (frame.verdict == wal::Verdict::kCorrupt || frame.verdict == wal::Verdict::kMissing) {
+      return (frame.segment == nullptr ? "" : frame.segment->name + ": ") + frame.reason +
+             "; LSNs " + std::to_string(frame.lost_first) + " to " +
+             std::to_string(frame.lost_last);
+    }
+  }
+}
+
+struct HealCase {
+  SyncPolicy policy;
+  OnError on_error;
+};
+
+constexpr HealCase kHealCases[] = {
+    {SyncPolicy::kNone, OnError::kAuto},  {SyncPolicy::kNone, OnError::kRefuse},
+    {SyncPolicy::kAsync, OnError::kAuto}, {SyncPolicy::kAsync, OnError::kRefuse},
+    {SyncPolicy::kSync, OnError::kAuto},  {SyncPolicy::kSync, OnError::kDegrade},
+    {SyncPolicy::kAsync, OnError::kExit},
+};
+
+// Where the life ends.
+enum class Phase { kInTrouble, kDiskIsBack, kResumed, kImageWritten, kRelapsed, kLongAfter };
+constexpr Phase kPhases[] = {Phase::kInTrouble,    Phase::kDiskIsBack, Phase::kResumed,
+                             Phase::kImageWritten, Phase::kRelapsed,   Phase::kLongAfter};
+enum class End { kStop, kPowerCut, kKill };
+constexpr End kEnds[] = {End::kStop, End::kPowerCut, End::kKill};
+
+class LogHealTest : public testing::TestWithParam<HealCase> {
+ protected:
+  LogHealTest() {
+    options_ = LogOptions(GetParam().policy);
+    options_.on_error = GetParam().on_error;
+    options_.on_fatal = [](std::string_view) {};
+    options_.retry_ms = 1;
+    options_.heartbeat_ms = 1;
+  }
+
+  // Fills the disk with `blocks` free ones, heals it, and ends it; then boots three times.
+  void Run(uint64_t blocks, Phase phase, End end) {
+    SimDisk disk({.seed = TestSeed(), .survivors = kEverySurvivors[blocks % 4]});
+    Lsn kept = 0;     // durable before the trouble
+    Lsn resumed = 0;  // the image, once it is durable
+    Lsn last = 0;     // durable after it
+    {
+      Boot boot = BootLog(disk, options_);
+      ASSERT_NE(boot.log, nullptr) << boot.error;
+      wal::Log& log = *boot.log;
+      kept = AppendDurable(log, 300);
+      disk.SetCapacity(disk.used_bytes() + blocks * SimDisk::kBlockBytes);
+      for (int i = 0; i < 400 && log.state() == State::kRunning; ++i) {
+        while (!log.SecureRoom(1500) && log.state() == State::kRunning) std::this_thread::yield();
+        Append(log, 1500);
+      }
+      ASSERT_TRUE(Eventually(
+          [&] { return log.state() != State::kRunning || log.written_lsn() == log.last_lsn(); }));
+      kept = std::max(kept, log.durable_lsn());
+      if (phase == Phase::kInTrouble) return EndAndJudge(disk, boot, end, kept, resumed, last);
+      if (phase == Phase::kRelapsed && log.state() == State::kDegraded) {
+        // Room for a new file, and not for the image in it.
+        disk.SetCapacity(disk.used_bytes() + 20 * SimDisk::kBlockBytes);
+        if (Eventually([&] { return log.resumable(); }) && log.Resume().ok()) {
+          AppendImage(log);
+          ASSERT_TRUE(Eventually([&] { return log.state() == State::kDegraded; }));
+        }
+      }
+      disk.SetCapacity(kUnlimited);
+      if (log.state() == State::kDegraded) {
+        ASSERT_TRUE(Eventually([&] { return log.resumable(); })) << log.metrics().last_error;
+        if (phase == Phase::kDiskIsBack) return EndAndJudge(disk, boot, end, kept, resumed, last);
+        ASSERT_TRUE(log.Resume().ok());
+        if (phase == Phase::kResumed) return EndAndJudge(disk, boot, end, kept, resumed, last);
+        const Lsn image = AppendImage(log);
+        ASSERT_TRUE(WaitDurableNow(log, image));
+        resumed = last = image;
+      } else {
+        ASSERT_TRUE(Eventually([&] { return log.state() == State::kRunning; }));
+        last = AppendDurable(log, 100);
+      }
+      if (phase == Phase::kLongAfter) {
+        for (int i = 0; i < 20; ++i) Append(log, 90000);  // into the next segment
+        last = AppendDurable(log, 100);
+      }
+      EndAndJudge(disk, boot, end, kept, resumed, last);
+    }
+  }
+
+  Lsn Append(wal::Log& log, size_t bytes) {
+    return log.Append(RecordType::kEffect, 3, std::string(bytes, 'x'));
+  }
+  // Above an eighth of the ring, as an image is.
+  Lsn AppendImage(wal::Log& log) {
+    return log.AppendOwned(RecordType::kTxn, wal::kBroadcastShard, std::string(200 << 10, 'i'));
+  }
+  bool WaitDurableNow(wal::Log& log, Lsn lsn) {
+    log.RequestSync();
+    return WaitDurable(log, lsn);
+  }
+  Lsn AppendDurable(wal::Log& log, size_t bytes) {
+    const Lsn lsn = Append(log, bytes);
+    EXPECT_TRUE(WaitDurableNow(log, lsn));
+    return lsn;
+  }
+
+  void EndAndJudge(SimDisk& disk, Boot& boot, End end, Lsn kept, Lsn resumed, Lsn last) {
+    std::unique_ptr<SimDisk> after;
+    if (end == End::kStop) (void)boot.log->Stop();
+    if (end == End::kKill) {
+      after = disk.Kill();
+      boot.log.reset();
+    } else {
+      after = disk.PowerCut();
+      boot.log.reset();
+    }
+    ASSERT_EQ(Damage(*after), "");
+    wal::Options strict = options_;
+    strict.recovery = wal::RecoveryMode::kStrict;
+    std::set<Lsn> found;
+    for (int i = 0; i < 3; ++i) {
+      SCOPED_TRACE(testing::Message() << "boot " << i);
+      Boot again = BootLog(*after, strict);
+      ASSERT_NE(again.log, nullptr) << again.error;
+      ASSERT_TRUE(again.in_order);
+      ASSERT_EQ(again.report.corrupted_entries, 0u);
+      for (Lsn lsn = 1; lsn <= kept; ++lsn) ASSERT_EQ(again.records.count(lsn), 1u) << lsn;
+      for (Lsn lsn = resumed; lsn != 0 && lsn <= last; ++lsn) {
+        ASSERT_EQ(again.records.count(lsn), 1u) << lsn << " after the image " << resumed;
+      }
+      for (const Lsn lsn : found) {
+        ASSERT_EQ(again.records.count(lsn), 1u) << lsn << " had been applied";
+      }
+      // The second life ends by a power cut without a word of its own, the third in order.
+      if (i == 0) {
+        for (const auto& [lsn, record] : again.records) found.insert(lsn);
+        auto cut = after->PowerCut();
+        again.log.reset();
+        after = std::move(cut);
+      } else {
+        found.insert(AppendDurable(*again.log, 50));
+        ASSERT_TRUE(again.log->Stop().ok());
+      }
+      again.log.reset();
+      ASSERT_EQ(Damage(*after), "");
+    }
+  }
+
+  wal::Options options_;
+};
+
+TEST_P(LogHealTest, LeavesAWholeLogHoweverFullTheDiskWas) {
+  uint64_t cases = 0;
+  const uint64_t step = LongTests() ? 1 : 41;
+  for (uint64_t blocks = 0; blocks < 170; blocks += step) {
+    for (const Phase phase : kPhases) {
+      for (const End end : kEnds) {
+        SCOPED_TRACE(testing::Message() << blocks << " blocks, phase " << static_cast<int>(phase)
+                                        << ", end " << static_cast<int>(end));
+        Run(blocks, phase, end);
+        if (HasFailure()) return;
+        ++cases;
+      }
+    }
+  }
+  std::cout << "cases: " << cases << "\n";
+}
+
+std::string CaseName(const testing::TestParamInfo<HealCase>& info) {
+  static constexpr const char* kActions[] = {"Auto", "Degrade", "Refuse", "Exit"};
+  return std::string(PolicyName(info.param.policy)) +
+         kActions[static_cast<int>(info.param.on_error)];
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, LogHealTest, testing::ValuesIn(kHealCases), CaseName);
+
+}  // namespace
+}  // namespace crab::test
