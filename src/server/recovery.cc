@@ -1,6 +1,7 @@
 #include "src/server/recovery.h"
 
 #include <string>
+#include <utility>
 
 #include "utils/check.h"
 #include "utils/log.h"
@@ -146,26 +147,29 @@ Result<std::unique_ptr<wal::Log>> Recovery::Run(
   return log;
 }
 
-void AppendImage(Keyspace& keyspace, wal::Log& log) {
-  constexpr size_t kRecordBytes = 1 << 20;
+Result<std::string> ImageOf(const Keyspace& keyspace, uint64_t bytes_max) {
+  constexpr uint64_t kDirectoryBytes = 12;  // of each effect, at most
   Effects effects;
   effects.Broadcast(0, EffectId::kFlushall, {});
-  log.Append(wal::RecordType::kBroadcast, wal::kBroadcastShard, effects.bytes());
-  effects.Clear();
-  const auto append = [&] {
-    log.Append(wal::RecordType::kTxn, wal::kBroadcastShard, effects.Transaction());
-    effects.Clear();
-  };
-  for (uint32_t db = 0; db < keyspace.options().databases; ++db) {
+  bool fits = true;
+  for (uint32_t db = 0; fits && db < keyspace.options().databases; ++db) {
     keyspace.ForEach(db, [&](const Entry& entry) {
       char scratch[24];
       effects.Set(static_cast<uint16_t>(keyspace.ShardOf(entry.key())), db, entry.key(),
                   entry.StringBytes(scratch), entry.deadline_ms());
-      if (effects.bytes().size() >= kRecordBytes) append();
-      return true;
+      fits = effects.bytes().size() + effects.count() * kDirectoryBytes <= bytes_max;
+      return fits;
     });
   }
-  if (!effects.empty()) append();
+  if (!fits) {
+    return Status::Error("the data does not fit into one record of the log, which holds " +
+                         std::to_string(bytes_max >> 20) + " MiB at most");
+  }
+  return std::string(effects.Transaction());
+}
+
+void AppendImage(wal::Log& log, std::string image) {
+  log.AppendOwned(wal::RecordType::kTxn, wal::kBroadcastShard, std::move(image));
   log.Kick();
 }
 

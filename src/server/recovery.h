@@ -24,9 +24,12 @@ LogLevel LogLevelOf(LogVerbosity verbosity);
 Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, bool single_thread,
                                                   uint64_t hash_seed, wal::RecoveryReport* report);
 
-// Appends the whole keyspace: a broadcast FLUSHALL and every key, so that a log that begins or goes
-// on here holds all that is in memory. The caller holds the world.
-void AppendImage(Keyspace& keyspace, wal::Log& log);
+// The whole keyspace as the payload of one TXN record: a broadcast FLUSHALL and every key, so that
+// a log that begins or goes on with it holds all that is in memory. One record, because a restart
+// finds it whole or not at all, and then what was before it. The caller holds the world, and
+// appends it before it lets go. An error: the keyspace does not fit into `bytes_max`.
+Result<std::string> ImageOf(const Keyspace& keyspace, uint64_t bytes_max = wal::kRecordBytesMax);
+void AppendImage(wal::Log& log, std::string image);
 
 class Recovery {
  public:

@@ -61,6 +61,8 @@ bool IsLoopback(const std::string& address) {
   return address.starts_with("127.") || address.starts_with("[::1]");
 }
 
+constexpr int64_t kHealRetrySeconds = 60;  // where the data is too large for an image
+
 // What Redis answers to a stranger in protected mode, in substance; clients look for the code only.
 constexpr std::string_view kProtectedModeError =
     "-DENIED Redis is running in protected mode because protected mode is enabled and no password "
@@ -146,11 +148,18 @@ void Server::HealLog() {
     wal::Log* const log = execution_->log;
     if (log == nullptr || !log->resumable()) return;
     const uint64_t dropped = log->metrics().appends_dropped;
+    auto image = ImageOf(*keyspace_);
+    if (!image.ok()) {
+      LogError("the log stays off",
+               {{"error", image.message()}, {"next_try_s", kHealRetrySeconds}});
+      heal_not_before_ms_ = RealClock().MonotonicUs() / 1000 + kHealRetrySeconds * 1000;
+      return;
+    }
     if (Status status = log->Resume(); !status.ok()) {
       LogWarn("the log cannot go on yet", {{"error", status.message()}});
       return;
     }
-    AppendImage(*keyspace_, *log);
+    AppendImage(*log, std::move(*image));
     LogInfo("the log goes on with an image of all data", {{"records_dropped_meanwhile", dropped}});
   });
 }
@@ -450,14 +459,18 @@ void Server::ResumeAll() {
 void Server::EverySecond() {
   Totals totals;
   totals.at_ms = WallClockMs();
-  loops_.front()->dispatcher().Exclusively([&] {  // the loops' counters are theirs while they are IN
+  // The loops' counters are theirs while they are IN.
+  loops_.front()->dispatcher().Exclusively([&] {
     for (const auto& loop : loops_) {
       totals.operations += loop->dispatcher().stats().processed;
       totals.bytes_in += loop->stats().bytes_in;
       totals.bytes_out += loop->stats().bytes_out;
     }
   });
-  if (execution_->log != nullptr && execution_->log->resumable()) HealLog();
+  if (execution_->log != nullptr && execution_->log->resumable() &&
+      RealClock().MonotonicUs() / 1000 >= heal_not_before_ms_) {
+    HealLog();
+  }
   const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
   if (last_totals_.at_ms != 0 && seconds > 0) {
     rates_.operations = (totals.operations - last_totals_.operations) / seconds;
@@ -525,12 +538,13 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
 }
 
 Status Server::StartLog(const Config& config) {
+  std::string image = TRY(ImageOf(*keyspace_));
   wal::RecoveryReport report;
   log_ =
       TRY(OpenLogForImage(config, world_->loops() == 1, keyspace_->options().hash_seed, &report));
   ListenToLog();
   execution_->log = log_.get();
-  AppendImage(*keyspace_, *log_);
+  AppendImage(*log_, std::move(image));
   LogInfo("the log is on", {{"directory", config.wal_dir}});
   return Status::Ok();
 }

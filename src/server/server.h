@@ -128,6 +128,7 @@ class Server {
   std::unique_ptr<World> world_;
   std::unique_ptr<Execution> execution_;
   std::unique_ptr<wal::Log> log_;
+  int64_t heal_not_before_ms_ = 0;  // monotonic
   wal::RecoveryReport recovery_;
   std::vector<std::unique_ptr<Loop>> loops_;
   std::vector<std::thread> threads_;  // of all loops but the first
