@@ -16,7 +16,7 @@ namespace {
 
 // A payload's ids, counts and length prefixes, beside the arguments themselves.
 constexpr size_t kPayloadOverheadBytes = 64;
-// After a command that took longer than this many cycles the clock is read again: about 0.3 ms.
+// The clock is read again when it is older than this many cycles: about 0.3 ms.
 constexpr uint64_t kClockCyclesMax = 1'000'000;
 // Keys removed while one shard is held by the expiry cycle.
 constexpr size_t kExpireKeysPerHold = 64;
@@ -89,8 +89,10 @@ Dispatcher::Dispatcher(Execution& execution, int loop)
 
 void Dispatcher::RefreshClock() {
   now_ms_ = WallClockMs();
-  last_cycles_ = __rdtsc();
+  clock_cycles_ = last_cycles_ = __rdtsc();
 }
+
+void Dispatcher::BeginBatch() { last_cycles_ = __rdtsc(); }
 
 void Dispatcher::ResetStats() {
   for (CommandStats& stats : stats_.commands) stats = {};
@@ -182,7 +184,7 @@ void Dispatcher::Finish(Client& client, const Command& command, Buffer& out, siz
   last_cycles_ = cycles;
   stats.Count(spent);
   ++stats_.processed;
-  if (__builtin_expect(spent > kClockCyclesMax, 0)) RefreshClock();
+  if (__builtin_expect(cycles - clock_cycles_ > kClockCyclesMax, 0)) RefreshClock();
   if (__builtin_expect(client.reply_mode != ReplyMode::kOn, 0)) Silence(client, out, reply_begin);
 }
 
@@ -359,6 +361,7 @@ bool Dispatcher::EvictUntilFits() {
   // Bounds the work before one command: when memory is far above the limit (it was lowered), each
   // command pays a part of the way down.
   constexpr int kKeysPerCommandMax = 64;
+  if (execution_.pause_until_ms > now_ms_) return true;  // the data stands still, as in Redis
   const auto used_bytes = [this] {
     return execution_.keyspace_bytes.load(std::memory_order_relaxed) +
            execution_.other_bytes.load(std::memory_order_relaxed);
@@ -367,10 +370,16 @@ bool Dispatcher::EvictUntilFits() {
   for (int evicted = 0; used_bytes() > limit; ++evicted) {
     if (execution_.keyspace.options().policy == EvictionPolicy::kNoEviction) return false;
     if (evicted == kKeysPerCommandMax) return true;
-    // What a deletion writes must find room; without it memory waits as the log does.
     wal::Log* const log = execution_.log;
-    if (log != nullptr && log->state() == wal::State::kRefusing) return false;
-    if (!EvictBest()) return false;
+    if (log != nullptr) {
+      if (log->state() == wal::State::kRefusing) return false;
+      // Without room for what a deletion writes memory waits as the log does, and with it the
+      // command, if it is a write.
+      if (!log->SecureRoom(kPayloadOverheadBytes)) return true;
+    }
+    const bool found = EvictBest();
+    if (log != nullptr) log->ReleaseRoom(kPayloadOverheadBytes);
+    if (!found) return false;
   }
   return true;
 }

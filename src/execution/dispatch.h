@@ -80,8 +80,10 @@ class Dispatcher {
 
   // The loop is IN. Replies unless the outcome says that nothing happened.
   Outcome Run(Client& client, Args args, resp::Reply& reply);
-  // Reads the clock; once per batch, and by itself after a command that took long.
+  // Reads the clock: once per round, and by itself when it has grown old within one.
   void RefreshClock();
+  // Before the first command of what a connection has read: its time begins now.
+  void BeginBatch();
   int64_t now_ms() const { return now_ms_; }
 
   // Replays one effect of a record: the same road with the tap shut and time standing still.
@@ -137,7 +139,8 @@ class Dispatcher {
   LockSet locks_;
   DispatchStats stats_;
   int64_t now_ms_ = 0;
-  uint64_t last_cycles_ = 0;
+  uint64_t clock_cycles_ = 0;  // when the clock was read
+  uint64_t last_cycles_ = 0;   // when the last command ended, or its batch began
   uint32_t expire_next_shard_ = 0;
   Random random_;     // which shards eviction looks at
   Buffer discarded_;  // replies of replay

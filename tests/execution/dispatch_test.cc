@@ -194,6 +194,25 @@ TEST_P(DispatchTest, EvictsThroughTheLogBeforeItRefuses) {
   EXPECT_EQ(log_.room_secured(), 0);
 }
 
+TEST_P(DispatchTest, EvictsNothingWithoutRoomInTheLogOrDuringAPause) {
+  UseLog();
+  EXPECT_EQ(Run("set k v"), "+OK\r\n");
+  keyspace_.options().policy = EvictionPolicy::kAllkeysRandom;
+  execution_.maxmemory = 1;
+  execution_.other_bytes = 2;
+  log_.has_room = false;
+  EXPECT_EQ(Run("get k"), "$1\r\nv\r\n");
+  EXPECT_EQ(Run("set k w"), "");
+  EXPECT_EQ(outcome_, Outcome::kNoRoom);
+  log_.has_room = true;
+  execution_.pause_until_ms = dispatcher_.now_ms() + 100'000;
+  execution_.pause_writes_only = true;
+  EXPECT_EQ(Run("get k"), "$1\r\nv\r\n");
+  execution_.pause_until_ms = 0;
+  EXPECT_EQ(Run("get k"), "$-1\r\n");
+  EXPECT_EQ(dispatcher_.stats().keyspace.evicted, 1u);
+}
+
 TEST_P(DispatchTest, CountsAShardsGrowthOnceHoweverOftenACommandNamesIt) {
   const auto [a, b] = KeysOfTwoShards();
   execution_.maxmemory = 1 << 30;
