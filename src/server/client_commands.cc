@@ -349,14 +349,20 @@ Status ClientList(Call& call) {
   return Status::Ok();
 }
 
-// Marks a session as killed and tells its loop. Its own client gets its reply first.
+// Marks a session as killed; CloseKilled is to follow. Its own client gets its reply first.
 void Kill(Call& call, Session* session) {
   if (session == call.client.session) {
     call.client.close_after_reply = true;
-    return;
+  } else {
+    session->killed = true;
   }
-  session->killed = true;
-  session->loop().Post([](Loop& loop) { loop.CloseKilled(); });
+}
+
+// Tells the loops of what was killed: once, for each looks at all of its connections.
+void CloseKilled(Server& server) {
+  for (const auto& loop : server.loops()) {
+    loop->Post([](Loop& posted) { posted.CloseKilled(); });
+  }
 }
 
 // CLIENT KILL addr | option value [option value ...]
@@ -369,6 +375,7 @@ Status ClientKill(Call& call) {
     for (Session* session : Sessions(server)) {
       if (session->options().peer_address == args[2]) {
         Kill(call, session);
+        CloseKilled(server);
         call.reply.Ok();
         return Status::Ok();
       }
@@ -432,6 +439,7 @@ Status ClientKill(Call& call) {
     Kill(call, session);
     ++killed;
   }
+  if (killed > 0) CloseKilled(server);
   call.reply.Integer(killed);
   return Status::Ok();
 }
