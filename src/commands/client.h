@@ -1,5 +1,6 @@
 // Client: the part of a connection's state that a command may read and change. Owned by its session
-// (src/server/session), changed by its own loop while it is IN, so an exclusive command may read any.
+// (src/server/session), changed by its own loop while it is IN, so an exclusive command may read
+// any.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +38,7 @@ struct Client {
     bool active = false;
     uint64_t lsn = 0;
     int64_t deadline_ms = 0;  // wall clock; 0 = for ever
+    bool for_log = false;     // else only for replicas, of which there are none
     bool for_replicas = false;
   } durable_wait;
   Session* session = nullptr;

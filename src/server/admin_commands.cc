@@ -104,8 +104,7 @@ Status WaitAof(Call& call) {
   if (timeout_ms < 0) return Status::Error("ERR timeout is negative");
   wal::Log* log = ServerOf(call).execution().log;
   if (local > 0 && log == nullptr) {
-    return Status::Error(
-        "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
+    return Status::Error(kWaitAofWithoutLog);
   }
   const bool durable = log != nullptr && log->durable_lsn() >= call.client.gate;
   if (replicas == 0 && (local == 0 || durable)) {
@@ -116,7 +115,8 @@ Status WaitAof(Call& call) {
   }
   if (log != nullptr) log->RequestSync();
   call.client.durable_wait = {true, call.client.gate,
-                              timeout_ms == 0 ? 0 : call.now_ms + timeout_ms, replicas > 0};
+                              timeout_ms == 0 ? 0 : call.now_ms + timeout_ms, local > 0,
+                              replicas > 0};
   return Status::Ok();
 }
 

@@ -7,6 +7,14 @@
 
 namespace crab {
 
+namespace {
+
+// With so much held back by the log nothing more is read: a client that sends on without waiting
+// for replies cannot make them pile up while a disk stands still.
+constexpr size_t kHeldBytesMax = 1 << 20;
+
+}  // namespace
+
 Connection::Connection(Loop& loop, int fd, bool unix_socket, std::unique_ptr<Session> session)
     : loop_(loop), fd_(fd), session_(std::move(session)), unix_socket_(unix_socket) {}
 
@@ -17,15 +25,15 @@ bool Connection::Start() {
   uv_.handle.data = this;
   error = unix_socket_ ? uv_pipe_open(&uv_.pipe, fd_) : uv_tcp_open(&uv_.tcp, fd_);
   if (error != 0) return false;
-  started_ = true;
   write_.data = this;
   UpdateReading();
   return true;
 }
 
 void Connection::UpdateReading() {
-  const bool wanted =
-      !closing_ && !session_->closing() && session_->waiting() == Session::Wait::kNothing;
+  const bool wanted = !closing_ && !session_->closing() &&
+                      session_->waiting() == Session::Wait::kNothing &&
+                      !(session_->held() && session_->output().size() > kHeldBytesMax);
   if (wanted == reading_) return;
   reading_ = wanted;
   if (!wanted) {
@@ -49,7 +57,12 @@ void Connection::UpdateReading() {
 void Connection::OnRead(ssize_t bytes, const uv_buf_t* buffer) {
   if (bytes == 0) return;  // EAGAIN
   loop_.Enter();
-  if (bytes < 0) {
+  if (bytes == UV_EOF && (in_dirty_list_ || session_->held()) && in_flight_.empty()) {
+    // The client has said all it wanted and may still listen (`nc -N`): it gets its replies.
+    session_->CloseAfterReply();
+    loop_.FlushSoon(*this);
+    UpdateReading();
+  } else if (bytes < 0) {
     Close();
   } else {
     loop_.stats().bytes_in += bytes;
@@ -66,7 +79,7 @@ void Connection::OnRead(ssize_t bytes, const uv_buf_t* buffer) {
     } else {
       Flush();
     }
-    if (!closing_) UpdateReading();
+    if (!closing_) UpdateReading();  // at once: the same event may read on
   }
 }
 
@@ -74,7 +87,7 @@ void Connection::Resume() {
   if (closing_) return;
   session_->Resume();
   Flush();
-  if (!closing_) UpdateReading();
+  if (!closing_) UpdateReading();  // also where Flush waits for the socket
 }
 
 void Connection::Flush() {
@@ -85,7 +98,7 @@ void Connection::Flush() {
   if (__builtin_expect(session_->held(), 0)) {
     const wal::Log* log = loop_.server().execution().log;
     // What these replies say was given up: the outcome is unknown, and a closed connection says so.
-    if (log != nullptr && log->GateFailed(session_->held_gate())) return Close();
+    if (log != nullptr && session_->HeldForNothing(*log)) return Close();
   }
   const std::string_view sendable = session_->Sendable(loop_.server().ReleaseLsn());
   if (!sendable.empty()) {
@@ -110,8 +123,9 @@ void Connection::Flush() {
   if (session_->held()) {
     loop_.AwaitLog(*this);
   } else if (session_->closing() && in_flight_.empty() && session_->output().empty()) {
-    Close();
+    return Close();
   }
+  UpdateReading();
 }
 
 void Connection::OnWritten(int status) {

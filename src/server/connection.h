@@ -19,7 +19,7 @@ class Connection {
   // Takes over `fd`, which is open, connected and not blocking.
   Connection(Loop& loop, int fd, bool unix_socket, std::unique_ptr<Session> session);
 
-  // False: libuv refused the descriptor, which is then closed; destroy this.
+  // False: libuv refused the descriptor, which stays the caller's; close this.
   bool Start();
   Session& session() { return *session_; }
 
@@ -49,12 +49,11 @@ class Connection {
     uv_pipe_t pipe;
   } uv_;
   const bool unix_socket_;
-  bool started_ = false;
   bool reading_ = false;
   bool closing_ = false;
-  bool own_buffer_ = false;    // the read under way goes into the session's buffer
+  bool own_buffer_ = false;     // the read under way goes into the session's buffer
   bool in_dirty_list_ = false;  // the loop will flush it at the end of the round
-  bool in_held_list_ = false;  // the loop will flush it when the log moves
+  bool in_held_list_ = false;   // the loop will flush it when the log moves
   bool in_paused_list_ = false;
   uv_write_t write_{};
   Buffer in_flight_;  // what uv_write is sending; empty when no write is under way

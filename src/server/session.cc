@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kBigRequestBytes = 32 * 1024;
 // Buffers above this are given back when they are empty.
 constexpr size_t kIdleBufferBytes = 16 * 1024;
+constexpr size_t kIdleArguments = 256;
 
 }  // namespace
 
@@ -63,7 +64,12 @@ void Session::Received(size_t bytes) {
 }
 
 void Session::Resume() {
-  if (client_.durable_wait.active && !FinishDurableWait()) return;
+  if (client_.durable_wait.active && !FinishDurableWait()) {
+    // The sync that was asked for may have begun before the last record was whole.
+    wal::Log* log = server_.execution().log;
+    if (log != nullptr && log->durable_lsn() < client_.durable_wait.lsn) log->RequestSync();
+    return;
+  }
   wait_ = Wait::kNothing;
   const size_t consumed = Run(input_.view());
   input_.Consume(std::min(consumed, input_.size()));
@@ -77,6 +83,7 @@ void Session::CloseIfInputIsTooLong() {
   if (input_.size() > limit) {
     LogWarn("closing client that reached the query buffer limit",
             {{"client", std::to_string(client_.id)}, {"bytes", std::to_string(input_.size())}});
+    ++loop_.stats().query_limit_closed;
     killed = true;
   }
 }
@@ -87,6 +94,9 @@ size_t Session::Run(std::string_view bytes) {
   limits.bulk_bytes_max = config.proto_max_bulk_len;
   resp::Reply reply(output_, client_.protocol);
   size_t done = 0;
+  dispatcher_.BeginBatch();
+  const wal::Log* log = server_.execution().log;
+  ran_logged_ = log != nullptr && log->state() == wal::State::kRunning;
   // What is not sent yet but may be stays so, whatever gate the replies behind it get.
   if (marks_.empty()) released_end_ = output_taken_ + output_.size();
   while (done < bytes.size() && !client_.close_after_reply && !killed) {
@@ -131,9 +141,15 @@ bool Session::FinishDurableWait() {
   const wal::Log* log = server_.execution().log;
   const bool durable = log != nullptr && log->durable_lsn() >= wait.lsn;
   const bool late = wait.deadline_ms != 0 && dispatcher_.now_ms() >= wait.deadline_ms;
-  if (!late && (!durable || wait.for_replicas)) return false;
+  const bool in_vain = wait.for_log && log == nullptr;  // it was switched off meanwhile
+  if (!late && !in_vain && (!durable || wait.for_replicas)) return false;
   wait.active = false;
+  if (client_.reply_mode == ReplyMode::kOff) return true;
   resp::Reply reply(output_, client_.protocol);
+  if (in_vain) {
+    reply.Error(kWaitAofWithoutLog);
+    return true;
+  }
   reply.Array(2);
   reply.Integer(durable ? 1 : 0);
   reply.Integer(0);  // replicas
@@ -149,13 +165,24 @@ void Session::MarkOutput() {
   const size_t end = output_taken_ + output_.size();
   if (marks_.empty()) {
     const wal::Log* log = server_.execution().log;
-    if (log == nullptr || client_.gate <= log->release_lsn()) return;
+    if (log == nullptr) return;
+    // Of a log that degrades under `sync` all gates open, but not to what ran before and was given
+    // up: that is held until the connection closes.
+    const bool released = client_.gate <= log->release_lsn();
+    const bool given_up =
+        ran_logged_ && log->state() == wal::State::kDegraded && log->GateFailed(client_.gate);
+    if (released && !given_up) return;
     marks_.push_back({end, client_.gate});
   } else if (marks_.back().gate == client_.gate) {
     marks_.back().end = end;
   } else if (marks_.back().end != end) {
     marks_.push_back({end, client_.gate});
   }
+}
+
+bool Session::HeldForNothing(const wal::Log& log) const {
+  return std::any_of(marks_.begin(), marks_.end(),
+                     [&](const Mark& mark) { return log.GateFailed(mark.gate); });
 }
 
 std::string_view Session::Sendable(wal::Lsn release_lsn) {
@@ -191,6 +218,8 @@ size_t Session::MemoryBytes() const {
 void Session::ShrinkBuffers() {
   input_.ShrinkIfEmpty(kIdleBufferBytes);
   output_.ShrinkIfEmpty(kIdleBufferBytes);
+  // Views into a request that has run, or that is split again when it does.
+  if (argv_.capacity() > kIdleArguments) std::vector<std::string_view>().swap(argv_);
 }
 
 }  // namespace crab

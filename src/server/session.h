@@ -22,6 +22,9 @@ namespace crab {
 class Server;
 class Loop;
 
+constexpr char kWaitAofWithoutLog[] =
+    "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
+
 // What a session needs of its surroundings and does not own.
 struct SessionOptions {
   std::string peer_address;  // "127.0.0.1:5000"; "/path:0" for a unix socket
@@ -63,6 +66,8 @@ class Session {
   bool held() const { return !marks_.empty(); }
   // The gate of the first of them; only when held().
   wal::Lsn held_gate() const { return marks_.front().gate; }
+  // Whether a held reply speaks of a record that `log` gave up, so that it must never leave.
+  bool HeldForNothing(const wal::Log& log) const;
   // Moves `bytes` from the front of the output to `to`, without copying when that is all of it.
   void TakeOutput(size_t bytes, Buffer* to);
   Buffer& output() { return output_; }
@@ -120,6 +125,7 @@ class Session {
   size_t output_taken_ = 0;  // bytes that left output_ since the start
   size_t released_end_ = 0;  // of the output in front of the first mark, counted like its end
   std::deque<Mark> marks_;   // ascending; only while replies wait for the log
+  bool ran_logged_ = false;  // the log was keeping everything when the batch at hand began
   Wait wait_ = Wait::kNothing;
 };
 

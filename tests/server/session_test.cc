@@ -309,6 +309,34 @@ TEST_F(SessionTest, ARandomMixOfWritesAndReleasesKeepsTheOrderAndTheGates) {
   EXPECT_EQ(got, expected);
 }
 
+TEST_F(SessionTest, KnowsOfEveryHeldReplyWhetherItsRecordWasGivenUp) {
+  HoldReplies();
+  const auto session = NewSession();
+  session->Receive(Request({"set", "k", "1"}));
+  session->Receive(Request({"set", "k", "2"}));
+  EXPECT_FALSE(session->HeldForNothing(log_));
+  log_.failed_above = 1;  // the first became durable, the second did not
+  EXPECT_TRUE(session->HeldForNothing(log_));
+}
+
+TEST_F(SessionTest, HoldsWhatALogGaveUpBeforeItsReplyWasQueued) {
+  UseLog();
+  log_.releases_at_once = false;
+  const auto session = NewSession();
+  // The log degrades under `sync` between the append and the end of the batch: it opens all gates.
+  log_.on_append = [&] {
+    log_.failed_above = 0;
+    log_.SetState(wal::State::kDegraded);
+    log_.Release(UINT64_MAX);
+  };
+  session->Receive(Request({"set", "k", "v"}));
+  EXPECT_TRUE(session->held());
+  EXPECT_TRUE(session->HeldForNothing(log_));
+  // What begins afterwards runs without the log and is held by nothing.
+  const auto later = NewSession();
+  EXPECT_EQ(Exchange(*later, Request({"get", "k"})), "$1\r\nv\r\n");
+}
+
 TEST_F(SessionTest, ClosesAfterTheHeldReplyOfQuitAndNotBefore) {
   HoldReplies();
   const auto session = NewSession();
@@ -443,6 +471,19 @@ TEST_F(SessionTest, WaitaofNeedsALog) {
   EXPECT_EQ(Exchange(*session, Request({"waitaof", "1", "0", "0"})),
             "-ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.\r\n");
   EXPECT_EQ(Exchange(*session, Request({"waitaof", "0", "0", "0"})), "*2\r\n:0\r\n:0\r\n");
+}
+
+TEST_F(SessionTest, WaitaofEndsWhenTheLogIsSwitchedOffUnderIt) {
+  UseLog();
+  log_.releases_at_once = false;
+  const auto session = NewSession();
+  session->Receive(Request({"set", "k", "v"}) + Request({"waitaof", "1", "0", "0"}));
+  EXPECT_EQ(session->waiting(), Wait::kDurable);
+  server_->execution().log = nullptr;
+  session->ForgetGate();
+  session->Resume();
+  EXPECT_EQ(Take(*session), std::string(kOk) + "-" + kWaitAofWithoutLog + "\r\n");
+  EXPECT_EQ(session->waiting(), Wait::kNothing);
 }
 
 // --- limits ---

@@ -30,6 +30,7 @@ class FakeLog : public wal::Log {
   bool releases_at_once = true;  // every record is durable and released as soon as it is appended
   std::string last_error = "the disk is on fire";
   wal::Lsn failed_above = UINT64_MAX;  // GateFailed for every gate above
+  std::function<void()> on_append;     // after each record
   void Release(wal::Lsn lsn) {
     durable_lsn_.store(lsn);
     written_lsn_.store(lsn);
@@ -65,6 +66,7 @@ class FakeLog : public wal::Log {
       written_lsn_.store(lsn);
       release_lsn_.store(lsn);
     }
+    if (on_append) on_append();
     return lsn;
   }
   void Kick() override {}
