@@ -149,10 +149,13 @@ TEST(ProgramTest, ASecondServerLeavesTheFirstAlone) {
                      "--wal-dir",      directory.path() + "/" + log_name,
                      "--wal-ring-dir", directory.path()};
   };
-  do {  // somebody else may have taken the port meanwhile
+  bool serves = false;
+  for (int attempt = 0; attempt < 20 && !serves; ++attempt) {  // others take ports, too
     port = FreePort();
     first = std::make_unique<Program>(directory, arguments(std::to_string(port), "one"));
-  } while (!first->Serves({"", port}));
+    serves = first->Serves({"", port});
+  }
+  ASSERT_TRUE(serves) << first->Output();
   ScopedDirectory own;
   Program same_port(own, arguments(std::to_string(port), "two"));
   EXPECT_EQ(same_port.Wait(), 1);
