@@ -167,16 +167,20 @@ void LogImpl::Sleep(bool worked, int64_t now_us) {
 }
 
 // Sleeps until woken or the time is over. An appender that reads an older wake_position_ may miss
-// its turn; the time-out is chosen so that no promise hangs on it. A kick is never missed: of the
-// two read-modify-writes of kick_ one comes second, and sees what the other did before.
+// its turn; the time-out is chosen so that no promise hangs on it. A kick is never missed: it
+// raises kicked_lsn_ before it looks at parked_, and this does the two the other way round.
 void LogImpl::Park(bool until_kicked, uint64_t wake_position, int64_t timeout_us) {
   const uint32_t word = wake_word_.load(std::memory_order_seq_cst);
   wake_position_.store(wake_position, std::memory_order_relaxed);
   if (until_kicked) {
     parked_.store(true, std::memory_order_seq_cst);
-    kick_.fetch_add(1, std::memory_order_seq_cst);
-    Published next;
-    if (FindPublished(next_lsn_, &next)) timeout_us = 0;
+    // Records that no kick has announced belong to a round of a loop that goes on: they wait for
+    // its end, so that one sync serves the whole round.
+    if (kicked_lsn_.load(std::memory_order_seq_cst) >= next_lsn_) {
+      constexpr int64_t kCopyUs = 50;  // another loop's record is being copied at this moment
+      Published next;
+      timeout_us = FindPublished(next_lsn_, &next) ? 0 : kCopyUs;
+    }
   }
   if (stopping_.load(std::memory_order_seq_cst) ||
       sync_requested_.load(std::memory_order_seq_cst) || urgent_.load(std::memory_order_seq_cst)) {
@@ -627,7 +631,8 @@ void LogImpl::EnterTrouble(const Status& error) {
                         std::memory_order_release);
     failed_last_.store(last, std::memory_order_release);
   }
-  dropped_.fetch_add(last + 1 - next_lsn_, std::memory_order_relaxed);
+  dropped_.fetch_add(last - written_lsn_.load(std::memory_order_relaxed),
+                     std::memory_order_relaxed);
   SetState(State::kDegraded);
   UnlockReservation();
 }

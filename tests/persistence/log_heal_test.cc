@@ -3,6 +3,7 @@
 // phase. The files that are left are whole in the eyes of `verify` and of a strict start.
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <chrono>
 #include <functional>
 #include <iostream>
@@ -147,6 +148,12 @@ class LogHealTest : public testing::TestWithParam<HealCase> {
     return lsn;
   }
 
+  bool WaitDurableOrCrash(wal::Log& log, Lsn lsn, const SimDisk& disk) {
+    log.RequestSync();
+    return Eventually([&] { return log.durable_lsn() >= lsn || disk.crashed(); }) &&
+           log.durable_lsn() >= lsn;
+  }
+
   void EndAndJudge(SimDisk& disk, Boot& boot, End end, Lsn kept, Lsn resumed, Lsn last) {
     std::unique_ptr<SimDisk> after;
     if (end == End::kStop) (void)boot.log->Stop();
@@ -207,6 +214,62 @@ TEST_P(LogHealTest, LeavesAWholeLogHoweverFullTheDiskWas) {
     }
   }
   std::cout << "cases: " << cases << "\n";
+}
+
+// The image is one record: wherever the power fails, a restart finds it whole, or what was before.
+TEST_P(LogHealTest, RecoversAnImageWholeOrNotAtAll) {
+  uint64_t with_image = 0, without = 0;
+  const uint64_t step = LongTests() ? 1 : 3;
+  bool crashed = true;
+  for (uint64_t crash_at = 1; crashed; crash_at += step) {
+    const Survivors survivors = kEverySurvivors[crash_at / step % 4];
+    SCOPED_TRACE(testing::Message()
+                 << "crash at change " << crash_at << ", survivors " << SurvivorsName(survivors));
+    SimDisk disk({.seed = TestSeed() + crash_at, .crash_at = crash_at, .survivors = survivors});
+    Lsn kept = 0, given_up = 0, image = 0, acknowledged = 0;
+    Boot boot = BootLog(disk, options_);
+    if (boot.log != nullptr) {
+      wal::Log& log = *boot.log;
+      const Lsn first = Append(log, 300);
+      if (WaitDurableOrCrash(log, first, disk)) kept = first;
+      if (!disk.crashed()) {
+        disk.AddFault({.calls = kWrite | kCreate, .error = ENOSPC, .for_ever = true});
+        given_up = Append(log, 300);
+        log.RequestSync();
+        Eventually([&] { return log.state() != State::kRunning || disk.crashed(); });
+      }
+      disk.ClearFaults();
+      const bool degraded = log.state() == State::kDegraded;
+      if (degraded) Eventually([&] { return log.resumable() || disk.crashed(); });
+      if (!degraded || log.resumable()) {
+        ASSERT_TRUE(log.Resume().ok());
+        image = AppendImage(log);
+        Append(log, 10);
+        const Lsn last = Append(log, 5000);
+        if (WaitDurableOrCrash(log, last, disk)) acknowledged = last;
+      }
+    }
+    boot.log.reset();
+    crashed = disk.crashed();
+    auto after = disk.PowerCut();
+    wal::Options strict = options_;
+    strict.recovery = wal::RecoveryMode::kStrict;
+    Boot again = BootLog(*after, strict);
+    ASSERT_NE(again.log, nullptr) << again.error;
+    ASSERT_TRUE(kept == 0 || again.records.count(kept) == 1);
+    if (again.records.count(image) == 1) {
+      ASSERT_EQ(again.records[image].payload, std::string(200 << 10, 'i'));
+      ++with_image;
+    } else {
+      ASSERT_EQ(acknowledged, 0u);
+      ASSERT_TRUE(again.records.empty() || again.records.rbegin()->first <= given_up);
+      ++without;
+    }
+    again.log.reset();
+    ASSERT_EQ(Damage(*after), "");
+  }
+  EXPECT_GT(with_image, 0u);
+  EXPECT_GT(without, 0u);
 }
 
 std::string CaseName(const testing::TestParamInfo<HealCase>& info) {

@@ -8,15 +8,20 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "persistence/reader.h"
+#include "persistence/record.h"
 #include "persistence/segment.h"
 #include "tests/support/sim_disk.h"
+#include "utils/log.h"
 
 namespace crab::wal {
 namespace {
@@ -413,6 +418,134 @@ TEST_F(LogTest, RefusesASecondServerInItsDirectory) {
   ASSERT_EQ(second.log, nullptr);
   EXPECT_NE(second.error.find("another server is using the log directory"), std::string::npos)
       << second.error;
+}
+
+// What fills the heap's bound is freed when it is durable, not when something follows it: nothing
+// may follow as long as there is no room.
+TEST_F(LogTest, HasRoomAgainWhenAHugeRecordIsDurable) {
+  for (const SyncPolicy policy : {SyncPolicy::kNone, SyncPolicy::kAsync, SyncPolicy::kSync}) {
+    test::SimDisk disk;
+    options_.sync_policy = policy;
+    Found found = Open(disk);
+    ASSERT_NE(found.log, nullptr) << found.error;
+    ASSERT_TRUE(found.log->SecureRoom(65 << 20));
+    found.log->AppendOwned(RecordType::kTxn, kBroadcastShard, std::string((65 << 20) + 3, 'h'));
+    EXPECT_FALSE(found.log->SecureRoom(10));
+    WaitUntil([&] { return found.log->SecureRoom(10); });
+    AppendOne(*found.log, "after");
+    ASSERT_TRUE(found.log->Stop().ok());
+    found.log.reset();
+    Found again = Open(disk);
+    ASSERT_EQ(again.payloads.size(), 2u);
+    EXPECT_EQ(again.payloads[0], std::string((65 << 20) + 3, 'h'));
+    EXPECT_EQ(again.payloads[1], "after");
+  }
+}
+
+// A quiet log says what of it is durable, so that damage to its end is no torn tail.
+TEST_F(LogTest, StatesWhatIsDurableWhenItGoesQuiet) {
+  for (const SyncPolicy policy : {SyncPolicy::kAsync, SyncPolicy::kSync}) {
+    test::SimDisk disk;
+    options_.sync_policy = policy;
+    options_.ring_directory = "";
+    options_.heartbeat_ms = 1;
+    std::unique_ptr<test::SimDisk> after;
+    std::string path;
+    uint64_t record_end = 0;
+    {
+      Found found = Open(disk);
+      ASSERT_NE(found.log, nullptr) << found.error;
+      const Lsn lsn = AppendOne(*found.log, "the last one before the quiet");
+      WaitUntil([&] { return found.log->durable_lsn() >= lsn; });
+      path = options_.directory + "/" + SegmentName(found.log->metrics().segment_number);
+      // The record, then the frame that states it.
+      const uint64_t batch = FrameBytes(sizeof(BatchPayload));
+      record_end = kSegmentHeaderBytes + batch + FrameBytes(29);
+      WaitUntil([&] { return found.log->metrics().segment_offset >= record_end + batch; });
+      const uint64_t syncs = found.log->metrics().syncs;
+      WaitUntil([&] { return found.log->metrics().syncs > syncs || syncs >= 2; });
+      found.log->RequestSync();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      EXPECT_EQ(found.log->metrics().segment_offset, record_end + batch);  // once, not again
+      after = disk.PowerCut();
+    }
+    after->FlipBit(path, (record_end - 12) * 8);
+    options_.recovery = RecoveryMode::kStrict;
+    EXPECT_NE(Open(*after).error.find("damaged"), std::string::npos);
+    options_.recovery = RecoveryMode::kSalvage;
+    const Found found = Open(*after);
+    EXPECT_EQ(found.report.corrupted_entries, 1u);
+    ASSERT_EQ(found.report.lost.size(), 1u);
+    EXPECT_EQ(found.report.lost[0].first, 1u);
+  }
+}
+
+// So does a start: what it took from a killed process' ring is synced, and the file says that.
+TEST_F(LogTest, StatesThatWhatItTookFromTheRingIsDurable) {
+  options_.flush_interval_ms = 60000;
+  options_.buffer_bytes = 1 << 20;
+  InKilledProcess([](Log& log) {
+    for (int i = 0; i < 3; ++i) AppendOne(log, "in the ring");
+  });
+  InKilledProcess([](Log&) {});
+  auto reader = Reader::Open(RealDisk(), options_.directory);
+  ASSERT_TRUE(reader.ok());
+  Frame frame;
+  while (true) {
+    auto more = (*reader)->Next(&frame);
+    ASSERT_TRUE(more.ok());
+    if (!*more) break;
+  }
+  EXPECT_EQ((*reader)->durable_lsn(), 3u);
+}
+
+TEST_F(LogTest, CountsEverySegmentThatItRead) {
+  options_.flush_interval_ms = 60000;
+  options_.buffer_bytes = 1 << 20;
+  EXPECT_EQ(Open().report.segments_processed, 0u);
+  std::filesystem::remove_all(options_.directory);
+  InKilledProcess([](Log& log) {
+    for (int i = 0; i < 3; ++i) AppendOne(log, "in the ring");
+  });
+  const Found found = Open();
+  EXPECT_EQ(found.report.segments_processed, 1u);
+  EXPECT_EQ(found.report.ring_entries_recovered, 3u);
+}
+
+// Each change of state once, however often the disk is tried.
+TEST_F(LogTest, TellsOnceOfTroubleAndOnceOfItsEnd) {
+  test::SimDisk disk;
+  options_.sync_policy = SyncPolicy::kSync;
+  options_.retry_ms = 1;
+  const std::string path = root_ + "/server.log";
+  const LogLevel level = GetLogLevel();
+  SetLogLevel(LogLevel::kNotice);
+  ASSERT_TRUE(SetLogFile(path).ok());
+  {
+    Found found = Open(disk);
+    ASSERT_NE(found.log, nullptr) << found.error;
+    const Lsn good = AppendOne(*found.log, "before");
+    WaitUntil([&] { return found.log->durable_lsn() >= good; });
+    disk.AddFault({.calls = test::kWrite | test::kCreate, .error = EIO, .for_ever = true});
+    const Lsn late = AppendOne(*found.log, "late");
+    WaitUntil([&] { return found.log->state() == State::kRefusing; });
+    const uint64_t failed = disk.failed_calls();
+    WaitUntil([&] { return disk.failed_calls() > failed + 3; });
+    disk.ClearFaults();
+    WaitUntil([&] { return found.log->durable_lsn() >= late; });
+    EXPECT_TRUE(found.log->Stop().ok());
+  }
+  ASSERT_TRUE(SetLogFile("").ok());
+  SetLogLevel(level);
+  std::ifstream file(path);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const auto count = [&](std::string_view words) {
+    int found = 0;
+    for (size_t at = 0; (at = text.find(words, at)) != std::string::npos; ++at) ++found;
+    return found;
+  };
+  EXPECT_EQ(count("Input/output error; writes are refused until the disk works again"), 1) << text;
+  EXPECT_EQ(count("the disk of the log works again; writes are accepted"), 1) << text;
 }
 
 }  // namespace

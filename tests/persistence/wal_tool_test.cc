@@ -13,6 +13,7 @@
 #include "src/keyspace/effects.h"
 #include "tests/support/log_run.h"
 #include "tests/support/sim_disk.h"
+#include "utils/version.h"
 
 namespace crab::test {
 namespace {
@@ -75,7 +76,8 @@ TEST_F(WalToolTest, SaysHowItIsUsed) {
   const Answer help = RunTool(disk_, {"--help"});
   EXPECT_EQ(help.status, 0);
   EXPECT_NE(help.out.find("crabcache-wal list|verify|dump DIRECTORY"), std::string::npos);
-  EXPECT_EQ(RunTool(disk_, {"--version"}).out.substr(0, 14), "crabcache-wal ");
+  EXPECT_EQ(RunTool(disk_, {"--version"}).out,
+            "crabcache-wal " + std::string(kCrabcacheVersion) + "\n");
 }
 
 TEST_F(WalToolTest, RefusesWhatItDoesNotUnderstand) {
@@ -197,6 +199,22 @@ TEST_F(WalToolTest, LeavesARunningServersDirectoryAlone) {
   }
   EXPECT_EQ(disk_.calls_of(kLock), 3u);  // one for each boot
   EXPECT_LE(disk_.changing_calls() - before, 4u) << "nothing but the log's own heartbeat";
+}
+
+TEST(WalToolNoLogTest, SaysThatThereIsNoLog) {
+  SimDisk disk;
+  ASSERT_TRUE(disk.CreateDirectories("empty").ok());
+  ASSERT_TRUE(disk.CreateDirectories("other").ok());
+  disk.PutFile("other/dump.rdb", "something else");
+  for (const std::string_view verb : {"list", "verify", "dump"}) {
+    for (const std::string_view directory : {"empty", "other"}) {
+      const Answer answer = RunTool(disk, {verb, directory});
+      EXPECT_EQ(answer.status, 2);
+      EXPECT_EQ(answer.out, "");
+      EXPECT_NE(answer.errors.find("there is no log in " + std::string(directory)),
+                std::string::npos);
+    }
+  }
 }
 
 }  // namespace
