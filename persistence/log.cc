@@ -390,10 +390,13 @@ void LogImpl::WakeWriter() {
 
 void LogImpl::Kick() {
   if (!prompt()) return;
-  if (last_lsn_.load(std::memory_order_relaxed) <= written_lsn_.load(std::memory_order_relaxed)) {
-    return;
+  const Lsn last = last_lsn_.load(std::memory_order_relaxed);
+  if (last <= written_lsn_.load(std::memory_order_relaxed)) return;
+  // Partner: Park(). Raised before `parked_` is looked at, so one of the two sees the other.
+  Lsn kicked = kicked_lsn_.load(std::memory_order_relaxed);
+  while (kicked < last && !kicked_lsn_.compare_exchange_weak(kicked, last,
+                                                             std::memory_order_seq_cst)) {
   }
-  kick_.fetch_add(1, std::memory_order_seq_cst);  // partner: Park()
   if (parked_.exchange(false, std::memory_order_seq_cst)) WakeWriter();
 }
 

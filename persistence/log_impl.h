@@ -155,9 +155,9 @@ class LogImpl final : public Log {
   std::atomic<bool> room_wanted_{false};
   std::atomic<uint64_t> heap_bytes_{0};
 
-  // How the writer sleeps and is woken. `kick_` only orders: whoever comes second sees the other.
+  // How the writer sleeps and is woken. Records up to `kicked_lsn_` are waited for.
   alignas(64) std::atomic<uint32_t> wake_word_{0};
-  std::atomic<uint32_t> kick_{0};
+  std::atomic<Lsn> kicked_lsn_{0};
   std::atomic<bool> parked_{false};
   std::atomic<bool> urgent_{false};  // a heap record holds replies back
   std::atomic<bool> sync_requested_{false};

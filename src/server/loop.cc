@@ -1,5 +1,6 @@
 #include "src/server/loop.h"
 
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,7 +36,9 @@ Loop::Loop(Server& server, int index)
                          [](uv_async_t* handle) { static_cast<Loop*>(handle->data)->OnWake(); }),
            0);
   wake_.data = this;
-  CHECK_EQ(uv_timer_init(&uv_, &timer_), 0);
+  timer_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  CHECK_GE(timer_fd_, 0);
+  CHECK_EQ(uv_poll_init(&uv_, &timer_, timer_fd_), 0);
   timer_.data = this;
   CHECK_EQ(uv_prepare_init(&uv_, &before_poll_), 0);
   before_poll_.data = this;
@@ -49,9 +52,14 @@ Loop::~Loop() {
 
 void Loop::Run() {
   SetThreadName(("loop-" + std::to_string(index_)).c_str());
-  uv_timer_start(
-      &timer_, [](uv_timer_t* handle) { static_cast<Loop*>(handle->data)->OnTimer(); }, kTimerMs,
-      kTimerMs);
+  constexpr timespec kInterval{0, kTimerMs * 1'000'000};
+  constexpr itimerspec kTimes{kInterval, kInterval};
+  CHECK_EQ(timerfd_settime(timer_fd_, 0, &kTimes, nullptr), 0);
+  uv_poll_start(&timer_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    Loop& loop = *static_cast<Loop*>(handle->data);
+    uint64_t expirations = 0;
+    if (read(loop.timer_fd_, &expirations, sizeof(expirations)) > 0) loop.OnTimer();
+  });
   uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
     static_cast<Loop*>(handle->data)->EndRound();
   });
@@ -140,7 +148,7 @@ void Loop::Forget(Connection& connection) {
   if (found == connections_.end()) return;
   closing_.push_back(std::move(found->second));
   connections_.erase(found);
-  connection_count_.store(connections_.size(), std::memory_order_relaxed);
+  connection_count_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 void Loop::Destroy(Connection* connection) {
@@ -159,7 +167,6 @@ void Loop::Adopt(int fd, SessionOptions options) {
       std::make_unique<Session>(server_, *this, dispatcher_, id, std::move(options)));
   Connection* const started = connection.get();
   connections_.emplace(id, std::move(connection));
-  connection_count_.store(connections_.size(), std::memory_order_relaxed);
   ++stats_.connections_accepted;
   if (!started->Start()) {
     close(fd);
@@ -214,7 +221,9 @@ void Loop::Stop() {
     connection->Flush();
     connection->Close();
   }
-  uv_close(reinterpret_cast<uv_handle_t*>(&timer_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&timer_), [](uv_handle_t* handle) {
+    close(static_cast<Loop*>(handle->data)->timer_fd_);
+  });
   uv_close(reinterpret_cast<uv_handle_t*>(&before_poll_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&wake_), nullptr);
 }
