@@ -160,6 +160,8 @@ void Server::HealLog() {
       return;
     }
     AppendImage(*log, std::move(*image));
+    // What was read without the log is in the image, and gates from before it are void.
+    execution_->base_lsn = log->last_lsn();
     LogInfo("the log goes on with an image of all data", {{"records_dropped_meanwhile", dropped}});
   });
 }
@@ -372,6 +374,7 @@ void Server::Welcome(int fd, bool unix_socket) {
       setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
     }
   }
+  least_loaded->ExpectConnection();
   if (least_loaded->index() == 0) {
     least_loaded->Adopt(fd, std::move(options));
   } else {
@@ -516,7 +519,9 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
     return Config::SetFailed("dir", std::strerror(errno));
   }
   if (has("wal-enabled")) {
-    if (Status status = config.enable_wal ? StartLog(config) : StopLog(); !status.ok()) {
+    if (!config.enable_wal) {
+      StopLog();
+    } else if (Status status = StartLog(config); !status.ok()) {
       CloseNow(listeners);
       return Config::SetFailed("wal-enabled", status.message());
     }
@@ -549,19 +554,25 @@ Status Server::StartLog(const Config& config) {
   return Status::Ok();
 }
 
-Status Server::StopLog() {
+void Server::StopLog() {
   wal::Log* const log = std::exchange(execution_->log, nullptr);
   execution_->base_lsn = 0;
-  TRY(log->Stop());
-  log_.reset();
-  // Gates of the old log mean nothing to a later one.
+  // With a disk that does not work the log is off all the same: that is how one gets rid of it.
+  const Status stopped = log->Stop();
+  if (!stopped.ok()) LogError("the log is not whole", {{"error", stopped.message()}});
+  // Gates of the old log mean nothing to a later one. A reply whose record is not on disk now never
+  // leaves: the outcome is unknown, and a closed connection says so.
   for (const auto& loop : loops_) {
-    for (const auto& [id, connection] : loop->connections()) connection->session().ForgetGate();
+    for (const auto& [id, connection] : loop->connections()) {
+      Session& session = connection->session();
+      if (session.HeldAbove(log->durable_lsn())) session.killed = true;
+      session.ForgetGate();
+    }
   }
+  log_.reset();
   for (uint32_t i = 0; i < keyspace_->shard_count(); ++i) keyspace_->shard(i).last_lsn = 0;
   ResumeAll();
   LogInfo("the log is off");
-  return Status::Ok();
 }
 
 }  // namespace crab

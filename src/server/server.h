@@ -119,7 +119,7 @@ class Server {
   static void CloseNow(std::vector<std::unique_ptr<Listener>>& listeners);
   // CONFIG SET wal-enabled: a new epoch that begins with an image of all data; the end of the log.
   Status StartLog(const Config& config);
-  Status StopLog();
+  void StopLog();
   void StopLoops();
 
   Config config_;

@@ -68,6 +68,10 @@ class Session {
   wal::Lsn held_gate() const { return marks_.front().gate; }
   // Whether a held reply speaks of a record that `log` gave up, so that it must never leave.
   bool HeldForNothing(const wal::Log& log) const;
+  // Whether a held reply waits for more than what is durable.
+  bool HeldAbove(wal::Lsn durable_lsn) const {
+    return !marks_.empty() && marks_.back().gate > durable_lsn;
+  }
   // Moves `bytes` from the front of the output to `to`, without copying when that is all of it.
   void TakeOutput(size_t bytes, Buffer* to);
   Buffer& output() { return output_; }

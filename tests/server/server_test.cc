@@ -549,6 +549,79 @@ TEST_P(ServerTest, AReplyWhoseRecordWasGivenUpNeverLeaves) {
   EXPECT_EQ(client.ReadToEnd(), "");
 }
 
+TEST_P(ServerTest, AClientThatHasSaidAllStillGetsItsHeldReplies) {
+  TestServer server(Threads());
+  HeldReplies held(server);
+  RawSocket client(server.unix_endpoint());
+  ASSERT_TRUE(client.Send("INCR n\r\n"));
+  ASSERT_EQ(shutdown(client.fd(), SHUT_WR), 0);
+  ASSERT_TRUE(Eventually([&] { return held.log().last_lsn() == 1; }));
+  EXPECT_FALSE(client.Readable(20));
+  held.log().Release(1);
+  EXPECT_EQ(client.ReadToEnd(), ":1\r\n");
+}
+
+TEST_P(ServerTest, ReadsNoMoreFromAClientWhoseHeldRepliesPileUp) {
+  TestServer server(Threads());
+  RedisClient other(server.unix_endpoint());
+  ASSERT_EQ(other.Run({"SET", "big", std::string(1 << 20, 'v')}), "+OK");
+  HeldReplies held(server);
+  RawSocket client(server.unix_endpoint());
+  ASSERT_TRUE(client.Send("INCR n\r\n"));
+  ASSERT_TRUE(Eventually([&] { return held.log().last_lsn() == 1; }));
+  // Behind 20 MiB of replies more requests than one read and the socket's buffers take.
+  std::string requests;
+  for (int i = 0; i < 20; ++i) requests += "GET big\r\n";
+  for (int i = 0; i < 500'000; ++i) requests += "PING\r\n";
+  int64_t sent = 0;
+  for (int idle = 0; idle < 20 && sent < static_cast<int64_t>(requests.size());) {
+    const int64_t step = client.SendSome(std::string_view(requests).substr(sent));
+    ASSERT_GE(step, 0);
+    sent += step;
+    idle = step == 0 ? idle + 1 : 0;
+    if (step == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_LT(sent, static_cast<int64_t>(requests.size()));
+  held.log().Release(1);
+  EXPECT_EQ(client.ReadLine(), ":1\r\n");
+  EXPECT_EQ(client.ReadLine(), "$1048576\r\n");
+}
+
+TEST_P(ServerTest, SpreadsConnectionsThatComeAtOnce) {
+  TestServer server(Threads());
+  std::vector<std::unique_ptr<RawSocket>> clients;
+  for (int i = 0; i < 40; ++i) {
+    clients.push_back(std::make_unique<RawSocket>(server.unix_endpoint()));
+  }
+  RedisClient(server.unix_endpoint()).Run("PING");  // all before it are accepted
+  size_t least = SIZE_MAX, most = 0;
+  for (const auto& loop : server.server().loops()) {
+    least = std::min(least, loop->connection_count());
+    most = std::max(most, loop->connection_count());
+  }
+  EXPECT_LE(most - least, 2u);
+}
+
+TEST_P(ServerTest, TheLogGoesOffAndOnAndKeepsItsWord) {
+  ScopedDirectory directory;
+  auto options = Threads({"--wal-ring-dir", directory.path(), "--wal-sync-policy", "sync"});
+  options.log_directory = directory.path() + "/wal";
+  {
+    TestServer server(options);
+    RedisClient client(server.unix_endpoint());
+    EXPECT_EQ(client.Run("SET before 1"), "+OK");
+    EXPECT_EQ(client.Run("CONFIG SET wal-enabled no"), "+OK");
+    EXPECT_EQ(client.Run("CONFIG GET wal-enabled"), "[$wal-enabled, $no]");
+    EXPECT_EQ(client.Run("SET without 2"), "+OK");
+    EXPECT_EQ(client.Run("CONFIG SET wal-enabled yes"), "+OK");
+    EXPECT_EQ(client.Run("SET after 3"), "+OK");
+    EXPECT_TRUE(server.Stop().ok());
+  }
+  TestServer server(options);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run("MGET before without after"), "[$1, $2, $3]");
+}
+
 // --- one configuration is enough ---
 
 TEST(ServerSocketTest, ServesTcpAndUnixSocketAtOnce) {
