@@ -47,25 +47,25 @@ int main(int argc, char** argv) {
   if (config.daemonize && daemon(/*nochdir=*/1, /*noclose=*/0) != 0) {
     return Fail("cannot go into the background");
   }
-  if (!config.pidfile.empty()) std::ofstream(config.pidfile) << getpid() << "\n";
   for (const std::string& warning : launch->warnings) crab::LogWarn(warning);
 
   const bool logs_to_file = !config.logfile.empty();
   const std::string pidfile = config.pidfile;
   const auto fail = [&](std::string_view message) {
     if (logs_to_file) crab::LogError(std::string(message));  // on a terminal once is enough
-    if (!pidfile.empty()) unlink(pidfile.c_str());
     return Fail(message);
   };
   auto server = crab::Server::Start(std::move(config));
   if (!server.ok()) return fail(server.message());
+  // Only now: the file may be that of a running server, whose port this one could not have.
+  if (!pidfile.empty()) std::ofstream(pidfile) << getpid() << "\n";
   if (!(*server)->config().enable_wal) {
     crab::LogInfo("the write-ahead log is off: nothing outlives this process; --wal-enabled yes");
   }
   crab::LogInfo("ready to accept connections; try: " + FirstCommand((*server)->config()));
   const crab::Status status = (*server)->Run();
-  if (!status.ok()) return fail(status.message());
   if (!pidfile.empty()) unlink(pidfile.c_str());
+  if (!status.ok()) return fail(status.message());
   crab::LogInfo((*server)->config().enable_wal ? "stopped, the log is on disk"
                                                : "stopped without a log, nothing was kept");
   return 0;
