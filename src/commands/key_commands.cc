@@ -253,18 +253,20 @@ Result<ScanOptions> ReadScanOptions(Args args) {
 }
 
 // SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]
-// COUNT bounds the keys looked at, not those that fit. Expired keys are left to whoever removes
-// them.
+// COUNT bounds the keys looked at, not those that fit. Expired keys met on the way are removed, as
+// by any other read, but no more of them at once than one small record of the log holds.
 Status Scan(Call& call) {
   // A step over empty buckets finds nothing: as in Redis, after ten times COUNT steps enough is
   // enough.
   constexpr int64_t kStepsPerKey = 10;
+  constexpr size_t kExpiredMax = 64;
   uint64_t cursor = 0;
   if (!ParseUint64(call.args[1], &cursor)) return Status::Error("ERR invalid cursor");
   const ScanOptions options = TRY(ReadScanOptions(call.args));
 
   const bool all = options.pattern == "*";
   std::vector<std::string_view> keys;
+  std::vector<std::string> expired;
   int64_t seen = 0;
   int64_t steps_left = options.count > std::numeric_limits<int64_t>::max() / kStepsPerKey
                            ? std::numeric_limits<int64_t>::max()
@@ -272,7 +274,10 @@ Status Scan(Call& call) {
   do {
     cursor = call.keyspace.keyspace().Scan(call.keyspace.db(), cursor, [&](const Entry& entry) {
       ++seen;
-      if (HasPassed(entry, call.now_ms)) return;
+      if (HasPassed(entry, call.now_ms)) {
+        if (expired.size() < kExpiredMax) expired.emplace_back(entry.key());
+        return;
+      }
       if (!options.type.empty() && !EqualsIgnoreCase(options.type, TypeName(entry.type()))) {
         return;
       }
@@ -284,6 +289,7 @@ Status Scan(Call& call) {
   call.reply.Array(2);
   call.reply.Bulk({text, FormatUint64(text, cursor)});
   ReplyKeys(call.reply, keys);
+  for (const std::string& key : expired) call.keyspace.Peek(key);  // looking at it removes it
   return Status::Ok();
 }
 

@@ -223,6 +223,16 @@ TEST_F(KeyCommandsTest, ScanReturnsEachKeyOnceWhileNothingChanges) {
   EXPECT_EQ(ScanAll(""), expected);
 }
 
+TEST_F(KeyCommandsTest, ScanRemovesExpiredKeysThatItMeets) {
+  Run("SET a 1");
+  Run("SET b 1 PX 10");
+  runner_.now_ms += 11;
+  EXPECT_EQ(Run("DBSIZE"), ":2");
+  EXPECT_EQ(ScanAll(" TYPE list MATCH nosuch").size(), 0u);
+  EXPECT_EQ(Run("DBSIZE"), ":1");
+  EXPECT_EQ(Run("GET a"), "$1 1");
+}
+
 TEST_F(KeyCommandsTest, ScanEndsAtOnceInASmallDatabase) {
   EXPECT_EQ(Run("SCAN 0"), "*2 $1 0 *0");
   Run("SET a 1");
