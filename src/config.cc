@@ -99,6 +99,10 @@ Result<std::vector<std::string_view>> Config::Set(std::span<const Pair> pairs, b
   Config next = *this;
   for (size_t i = 0; i < rows.size(); ++i) {
     const std::string value(pairs[i].second);
+    if (rows[i]->has(config::kFixed)) {
+      if (value == config::ValueText(*rows[i], *this)) continue;
+      return SetFailed(pairs[i].first, "can't set immutable config");
+    }
     const Status status = config::SetValue(*rows[i], {&value, 1}, next);
     if (!status.ok()) return SetFailed(pairs[i].first, status.message());
   }

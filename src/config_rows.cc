@@ -248,18 +248,18 @@ constexpr Row kRows[] = {
     Section{"Process"} |
         Integer("threads", At<&Config::threads>(), 0, 1024, "0", "threads",
                 "How many threads serve clients; 0 is one per core.") |
-        kAtStartOnly,
+        kFixed,
     Integer("databases", At<&Config::databases>(), 1, kIntMax, "16", "databases",
             "How many databases SELECT can choose from.") |
         kAtStartOnly,
     Words("shards", kShards, "1024",
           "Into how many separately locked parts the keys are divided, a power of two up to 32768; "
           "a log that was written with another number is read all the same.") |
-        kAtStartOnly,
+        kFixed,
     Bool("shard-by-hashtag", At<&Config::shard_by_hashtag>(), "no",
          "Puts keys with the same {hashtag} into one shard, so that commands on several of them "
          "take one lock.") |
-        kAtStartOnly,
+        kFixed,
     Bool("daemonize", At<&Config::daemonize>(), "no", "Runs in the background.") | kAtStartOnly,
     String("pidfile", At<&Config::pidfile>(), "",
            "File that holds the process id while the server runs; empty for none.") |
@@ -301,7 +301,7 @@ constexpr Row kRows[] = {
         Alias{"appendonly"} | Toml{"enable_wal"},
     String("wal-dir", At<&Config::wal_dir>(), "./data/wal",
            "The log's directory; created where it is missing.") |
-        Toml{"wal_dir"} | kAtStartOnly,
+        Toml{"wal_dir"} | kFixed,
     OneOf("wal-sync-policy", At<&Config::wal_sync_policy>(), kSyncPolicies, "async",
           "What a reply promises: none = the write survives the end of the process; async = also a "
           "power cut, once flush_interval_ms has passed; sync = a power cut at once.") |
@@ -318,12 +318,12 @@ constexpr Row kRows[] = {
         Toml{"wal.max_segment_size"},
     Memory("wal-ring-size", At<&Config::wal_ring_size>(), 1 * kMib, kLongMax, "16777216",
            "Size of the shared ring, which holds what is not yet on disk.") |
-        Toml{"wal.ring_size"} | kAtStartOnly,
+        Toml{"wal.ring_size"} | kFixed,
     String("wal-ring-dir", At<&Config::wal_ring_dir>(), "/dev/shm",
            "Directory of the ring's file, on a file system in memory; it lets acknowledged writes "
            "survive kill -9. Empty for no such file: then replies wait until their writes are "
            "written to the log.") |
-        Toml{"wal.ring_dir"} | kAtStartOnly,
+        Toml{"wal.ring_dir"} | kFixed,
     OneOf("wal-recovery", At<&Config::wal_recovery>(), kRecoveries, "salvage",
           "What a start does when the log is damaged: salvage = skip the damage and recover all "
           "the rest; prefix = stop there; strict = refuse to start.") |
@@ -338,7 +338,7 @@ constexpr Row kRows[] = {
         Toml{"wal.compression"} | kUnsupported,
     String("wal-encryption-key-file", At<&Config::wal_encryption_key_file>(), "",
            "File with the key the log is encrypted with; empty for no encryption.") |
-        Toml{"wal.encryption_key_file"} | kAtStartOnly | kUnsupported,
+        Toml{"wal.encryption_key_file"} | kFixed | kUnsupported,
     Integer("wal-max-recovery-ms", At<&Config::wal_max_recovery_ms>(), 1, kIntMax, "1000",
             "milliseconds", "Writes a checkpoint when replaying the log would take longer.") |
         Toml{"wal.max_recovery_ms"} | kAccepted,

@@ -34,6 +34,9 @@ enum Flag : uint16_t {
   kUnsupported = 1 << 5,
   // Redis' spelling of another row's value: no option of its own in TOML, help and documentation.
   kOtherSpelling = 1 << 6,
+  // As kAtStartOnly, for options Redis does not have: CONFIG SET of the value in force passes.
+  // Tools write back all that they read, and skip only the options that are immutable in Redis.
+  kFixed = 1 << 7,
 };
 
 struct Choice {

@@ -86,7 +86,9 @@ std::string TableRow(const Row& row) {
   if (!row.alias.empty()) text += ", `" + std::string(row.alias) + '`';
   text += " | " + Shown(row.default_text) + " | " + Values(row);
   if (!row.unit.empty()) text += " (" + std::string(row.unit) + ')';
-  text += row.has(kAtStartOnly) ? " | no" : row.has(kProtected) ? " | protected" : " | yes";
+  text += row.has(kAtStartOnly) || row.has(kFixed) ? " | no"
+          : row.has(kProtected)                    ? " | protected"
+                                                   : " | yes";
   return text + " | " + std::string(row.sentence) + " |\n";
 }
 

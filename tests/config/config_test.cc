@@ -256,6 +256,8 @@ TEST(ConfigTest, GivesTheDetailsOfRedisForOneValue) {
       {"wal-flush-interval-ms", "0", "argument must be between 1 and 2147483647 inclusive"},
       {"wal-compression", "zstd", "this version does not support it; leave it at 'none'"},
       {"wal-dir", "x", "can't set immutable config"},
+      {"wal-dir", "./data/wal", "OK"},
+      {"databases", "16", "can't set immutable config"},
   };
   for (const Case& test : cases) {
     Config config;
