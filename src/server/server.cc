@@ -319,7 +319,8 @@ void Server::OnConnection(Listener& listener) {
     const int fd = accept4(listener.fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+      // EINVAL: CONFIG SET bind is about to replace this socket.
+      if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINVAL) {
         LogWarn("cannot accept a connection", {{"error", std::strerror(errno)}});
       }
       return;
@@ -501,6 +502,7 @@ void Server::ResetStats() {
   }
   rejected_connections_ = 0;
   last_totals_ = {};
+  keyspace_->lazy_free().ResetFreed();
 }
 
 Status Server::Apply(const Config& config, std::span<const std::string_view> changed) {
@@ -509,21 +511,30 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
   };
   // What can fail comes first, and is undone when a later step fails.
   std::vector<std::unique_ptr<Listener>> listeners;
+  // What listens at the same port makes room for other addresses, and goes on if something fails.
+  const bool makes_room = has("bind") && !has("port");
+  const auto each_tcp_socket = [&](auto&& visit) {
+    for (const auto& listener : listeners_) {
+      if (makes_room && !listener->unix_socket) visit(listener->fd);
+    }
+  };
+  const auto failed = [&](std::string_view option, std::string_view message) {
+    CloseNow(listeners);
+    each_tcp_socket([&](int fd) { listen(fd, static_cast<int>(config_.tcp_backlog)); });
+    return Config::SetFailed(option, message);
+  };
+  each_tcp_socket([](int fd) { shutdown(fd, SHUT_RD); });
   if (has("port") || has("bind")) {
     if (Status status = ListenAll(config, &listeners); !status.ok()) {
-      return Config::SetFailed(has("port") ? "port" : "bind", status.message());
+      return failed(has("port") ? "port" : "bind", status.message());
     }
   }
-  if (has("dir") && chdir(config.dir.c_str()) != 0) {
-    CloseNow(listeners);
-    return Config::SetFailed("dir", std::strerror(errno));
-  }
+  if (has("dir") && chdir(config.dir.c_str()) != 0) return failed("dir", std::strerror(errno));
   if (has("wal-enabled")) {
     if (!config.enable_wal) {
       StopLog();
     } else if (Status status = StartLog(config); !status.ok()) {
-      CloseNow(listeners);
-      return Config::SetFailed("wal-enabled", status.message());
+      return failed("wal-enabled", status.message());
     }
   }
   config_ = config;

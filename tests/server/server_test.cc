@@ -639,6 +639,18 @@ TEST(ServerSocketTest, ServesTcpAndUnixSocketAtOnce) {
   EXPECT_EQ(tcp.Run("PING"), "(closed)");
 }
 
+TEST(ServerSocketTest, ListensElsewhereAtTheSamePort) {
+  TestServer server({.tcp = true});
+  RedisClient local(server.unix_endpoint());
+  EXPECT_EQ(local.Run({"CONFIG", "SET", "bind", "127.0.0.1 127.0.0.2"}), "+OK");
+  EXPECT_EQ(RedisClient(server.tcp_endpoint()).Run("PING"), "+PONG");
+  EXPECT_EQ(local.Run({"CONFIG", "SET", "bind", "0.0.0.0"}), "+OK");
+  EXPECT_EQ(RedisClient(server.tcp_endpoint()).Run("PING"), "+PONG");
+  // An address that this host does not have: all stays as it was.
+  EXPECT_TRUE(local.Run({"CONFIG", "SET", "bind", "192.0.2.1"}).starts_with("-ERR"));
+  EXPECT_EQ(RedisClient(server.tcp_endpoint()).Run("PING"), "+PONG");
+}
+
 TEST(ServerSocketTest, GivesTheUnixSocketItsPermissions) {
   TestServer server({.arguments = {"--unixsocketperm", "700"}});
   struct stat status {};
