@@ -29,9 +29,7 @@ struct Execution {
   const Registry& registry;
   wal::Log* log = nullptr;  // null: the log is off
 
-  bool password_required = false;
-  bool debug_allowed = true;  // enable-debug-command, for this kind of connection
-  uint64_t maxmemory = 0;     // bytes, 0 = no limit
+  uint64_t maxmemory = 0;  // bytes, 0 = no limit
   int maxmemory_samples = 5;
   // What counts against maxmemory, kept only while there is a limit: the keyspace's bytes, by each
   // loop as it changes them, and all other memory, sampled each second. Relaxed: a limit that is

@@ -167,7 +167,6 @@ void Server::HealLog() {
 }
 
 void Server::PutInForce() {
-  execution_->password_required = !config_.requirepass.empty();
   execution_->maxmemory = config_.maxmemory;
   if (config_.maxmemory != 0) {
     execution_->keyspace_bytes.store(static_cast<int64_t>(keyspace_->MemoryBytes()),
