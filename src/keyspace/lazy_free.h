@@ -24,6 +24,7 @@ class LazyFree {
   // Keys whose memory waits to be given back, and those that had it given back so far.
   uint64_t pending() const { return pending_.load(std::memory_order_relaxed); }
   uint64_t freed() const { return freed_.load(std::memory_order_relaxed); }
+  void ResetFreed() { freed_.store(0, std::memory_order_relaxed); }
 
  private:
   void Work();

@@ -91,7 +91,7 @@ Sums SumUp(Server& server) {
     for (const auto& [id, connection] : loop->connections()) {
       Session& session = connection->session();
       ++sums.connections;
-      sums.blocked += session.waiting() == Session::Wait::kDurable;
+      sums.blocked += session.waiting() != Session::Wait::kNothing;
       sums.input_max = std::max(sums.input_max, session.input_bytes());
       sums.output_max = std::max(sums.output_max, session.output_bytes());
       sums.client_bytes += session.MemoryBytes();
@@ -157,10 +157,20 @@ void ClientsSection(Server& server, const Sums& sums, Page& page) {
 
 double Ratio(uint64_t a, uint64_t b) { return b == 0 ? 0 : static_cast<double>(a) / b; }
 
+// With a limit, what the limit is compared with, so that who reads both sees them agree: exact for
+// keys, and as of the last second for the rest. Else what the allocator says.
+uint64_t UsedBytes(Server& server, uint64_t allocated_bytes) {
+  const Execution& execution = server.execution();
+  if (execution.maxmemory == 0) return allocated_bytes;
+  return static_cast<uint64_t>(
+      std::max<int64_t>(0, execution.keyspace_bytes.load(std::memory_order_relaxed) +
+                               execution.other_bytes.load(std::memory_order_relaxed)));
+}
+
 void MemorySection(Server& server, const Sums& sums, Page& page) {
   const AllocatorStats allocator = ReadAllocatorStats();
   const uint64_t resident = ResidentBytes();
-  const uint64_t used = allocator.allocated;
+  const uint64_t used = UsedBytes(server, allocator.allocated);
   const uint64_t peak = std::max(used, server.peak_memory_bytes());
   const uint64_t dataset = server.keyspace().MemoryBytes();
   const uint64_t overhead = used - std::min(used, dataset);
@@ -618,7 +628,7 @@ Status Stats(Call& call) {
   number("expired_keys", sums.keyspace.expired);
   number("evicted_keys", sums.keyspace.evicted);
   number("keys", keys);
-  number("used_memory_bytes", AllocatedBytes());
+  number("used_memory_bytes", UsedBytes(server, AllocatedBytes()));
   number("resident_memory_bytes", ResidentBytes());
   close(",");
   close("");

@@ -284,6 +284,36 @@ TEST_P(ServerTest, ClosesIdleClientsAfterTheTimeout) {
   EXPECT_EQ(busy.Run("PING"), "+PONG");
 }
 
+TEST_P(ServerTest, TheMemoryInUseStaysBelowItsLimit) {
+  TestServer server(Threads({"--maxmemory-policy", "volatile-lru"}));
+  RedisClient client(server.unix_endpoint());
+  const auto used = [&] { return std::stoll(Field(client.Run("INFO memory"), "used_memory:")); };
+  const int64_t limit = used() + 100 * 1024;
+  ASSERT_EQ(client.Run("CONFIG SET maxmemory " + std::to_string(limit)), "+OK");
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(client.Run("SET stays:" + std::to_string(i) + " x"), "+OK");
+  }
+  for (int i = 0; i < 10'000; ++i) {
+    ASSERT_EQ(client.Run("SETEX key:" + std::to_string(i) + " 1000 x"), "+OK");
+  }
+  EXPECT_LE(used(), limit);
+  EXPECT_NE(Field(client.Run("INFO stats"), "evicted_keys:"), "0");
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(client.Run("EXISTS stays:" + std::to_string(i)), ":1");
+  }
+}
+
+TEST_P(ServerTest, ResetstatForgetsWhatWasFreedAside) {
+  TestServer server(Threads());
+  RedisClient client(server.unix_endpoint());
+  ASSERT_EQ(client.Run("SET key value"), "+OK");
+  ASSERT_EQ(client.Run("FLUSHALL ASYNC"), "+OK");
+  const auto freed = [&] { return Field(client.Run("INFO memory"), "lazyfreed_objects:"); };
+  EXPECT_TRUE(Eventually([&] { return freed() == "1"; }));
+  ASSERT_EQ(client.Run("CONFIG RESETSTAT"), "+OK");
+  EXPECT_EQ(freed(), "0");
+}
+
 TEST_P(ServerTest, CarriesBigValuesBothWays) {
   TestServer server(Threads());
   const std::string value(24 << 20, 'v');
