@@ -84,6 +84,15 @@ Dispatcher::Dispatcher(Execution& execution, int loop)
       expire_next_shard_(loop) {
   stats_.commands.resize(execution.registry.size());
   replay_client_.replay = true;
+  // A command that writes has its room already. A read may find none: then the key that has expired
+  // waits for its removal, and so it does during a pause.
+  view_.SetMayRemove([this] {
+    if (!reading_) return true;
+    if (execution_.pause_until_ms > now_ms_) return false;
+    wal::Log* const log = execution_.log;
+    return log == nullptr || (log->state() != wal::State::kRefusing &&
+                              log->SecureRoom(kPayloadOverheadBytes));
+  });
   RefreshClock();
 }
 
@@ -142,6 +151,7 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
     if (__builtin_expect(!log->SecureRoom(room), 0)) return Outcome::kNoRoom;
   }
 
+  reading_ = command->flags & kRead;
   view_.Begin(client.db, now_ms_, client.no_touch);
   Call call{*command, args, view_, reply, effects_, client, execution_.registry, now_ms_};
   switch (command->scope) {
@@ -288,20 +298,29 @@ uint64_t Dispatcher::Tap() {
   return lsn;
 }
 
-Status Dispatcher::Replay(const EffectView& effect) {
+Status Dispatcher::CheckReplay(const EffectView& effect) const {
   const std::string_view name = EffectName(effect.id);
   const Command* command = name.empty() ? nullptr : execution_.registry.FindName(name);
   if (command == nullptr) {
     return Status::Error("effect " + std::to_string(effect.id) + " is not known to this version");
   }
+  const size_t arguments = effect.arguments.size();
+  if (!command->AritySuits(arguments + 1) ||
+      effect.db >= execution_.keyspace.options().databases) {
+    return Status::Error("effect " + std::string(name) + " with " + std::to_string(arguments) +
+                         " arguments on database " + std::to_string(effect.db) +
+                         " does not suit this server");
+  }
+  return Status::Ok();
+}
+
+Status Dispatcher::Replay(const EffectView& effect) {
+  TRY(CheckReplay(effect));
+  const std::string_view name = EffectName(effect.id);
+  const Command* command = execution_.registry.FindName(name);
   std::vector<std::string_view> argv{name};
   argv.insert(argv.end(), effect.arguments.begin(), effect.arguments.end());
   const Args args(argv);
-  if (!command->AritySuits(args.size()) || effect.db >= execution_.keyspace.options().databases) {
-    return Status::Error("effect " + std::string(name) + " with " +
-                         std::to_string(args.size() - 1) + " arguments on database " +
-                         std::to_string(effect.db) + " does not suit this server");
-  }
   replay_client_.db = effect.db;
   view_.Begin(effect.db, /*now_ms=*/0, /*no_touch=*/true);
   resp::Reply reply(discarded_, 2);
@@ -323,6 +342,7 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
     expire_next_shard_ += loops;
     if (expire_next_shard_ >= keyspace.shard_count()) expire_next_shard_ = loop_;
   };
+  reading_ = false;
   view_.Begin(0, now_ms_, /*no_touch=*/true);
   for (uint32_t seen = loop_; seen < keyspace.shard_count(); seen += loops) {
     const uint32_t index = expire_next_shard_;
@@ -390,6 +410,7 @@ bool Dispatcher::EvictBest() {
   constexpr int kShardsCompared = 3;
   Keyspace& keyspace = execution_.keyspace;
   const bool locking = execution_.world.loops() > 1;
+  const bool of_deadlines = IsVolatile(keyspace.options().policy);
   const uint32_t mask = keyspace.shard_count() - 1;
   const auto first = static_cast<uint32_t>(random_.Next());
   Victim best;
@@ -399,6 +420,8 @@ bool Dispatcher::EvictBest() {
     // An odd stride visits every shard once, and neighbours are not asked together.
     const uint32_t index = (first + i * 0x9e3779b1u) & mask;
     Shard& shard = keyspace.shard(index);
+    // No key with a deadline: nothing to offer under a volatile policy, and not worth its lock.
+    if (of_deadlines && shard.next_deadline_ms() == INT64_MAX) continue;
     Victim victim;
     if (locking) LockShard(shard);
     const bool offered =
@@ -414,6 +437,7 @@ bool Dispatcher::EvictBest() {
   if (offers == 0) return false;
   Shard& shard = keyspace.shard(best_shard);
   if (locking) LockShard(shard);
+  reading_ = false;
   view_.Begin(best.db, now_ms_, /*no_touch=*/true);
   const size_t bytes_before = shard.MemoryBytes();
   if (view_.Remove(best.key)) {  // else another loop was faster: memory shrank all the same

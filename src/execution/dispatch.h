@@ -87,6 +87,8 @@ class Dispatcher {
   // Replays one effect of a record: the same road with the tap shut and time standing still.
   // Called by recovery before any loop runs.
   Status Replay(const EffectView& effect);
+  // Whether Replay could: the command is known, its arguments and its database suit.
+  Status CheckReplay(const EffectView& effect) const;
 
   // Removes what has expired in this loop's shards, spending about `budget_us`. The loop is IN.
   void ExpireCycle(int64_t budget_us);
@@ -141,6 +143,7 @@ class Dispatcher {
   uint64_t last_cycles_ = 0;   // when the last command ended, or its batch began
   uint32_t expire_next_shard_ = 0;
   Random random_;     // which shards eviction looks at
+  bool reading_ = false;  // the present command only reads
   Buffer discarded_;  // replies of replay
   Client replay_client_;
 };

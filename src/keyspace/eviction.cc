@@ -15,19 +15,6 @@ constexpr size_t kRecordsMax = 4096;
 // shard meanwhile: some microseconds.
 constexpr size_t kSieveBucketsMax = 256;
 
-bool IsVolatile(EvictionPolicy policy) {
-  switch (policy) {
-    case EvictionPolicy::kVolatileLru:
-    case EvictionPolicy::kVolatileLfu:
-    case EvictionPolicy::kVolatileRandom:
-    case EvictionPolicy::kVolatileTtl:
-    case EvictionPolicy::kVolatileSieve:
-      return true;
-    default:
-      return false;
-  }
-}
-
 // One search in one shard: keeps the best of what it is offered.
 class Search {
  public:
@@ -137,6 +124,19 @@ class Search {
 };
 
 }  // namespace
+
+bool IsVolatile(EvictionPolicy policy) {
+  switch (policy) {
+    case EvictionPolicy::kVolatileLru:
+    case EvictionPolicy::kVolatileLfu:
+    case EvictionPolicy::kVolatileRandom:
+    case EvictionPolicy::kVolatileTtl:
+    case EvictionPolicy::kVolatileSieve:
+      return true;
+    default:
+      return false;
+  }
+}
 
 bool EvictOne(Keyspace& keyspace, uint32_t shard, EvictionPolicy policy, size_t samples,
               int64_t now_ms, Random& random, Victim* victim) {

@@ -11,6 +11,9 @@
 
 namespace crab {
 
+// Whether the policy gives up only keys that have a deadline.
+bool IsVolatile(EvictionPolicy policy);
+
 struct Victim {
   std::string key;
   uint32_t db = 0;

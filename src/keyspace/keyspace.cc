@@ -181,7 +181,7 @@ int64_t Keyspace::AverageTtlMs(uint32_t db, int64_t now_ms) const {
   last_.place = last_.table->Find(last_.hash, key);
   if (!last_.place) return nullptr;
   last_.entry = last_.place.entry();
-  if (last_.place.has_deadline() && HasPassed(last_.entry->deadline_ms())) RemoveExpired();
+  if (last_.place.has_deadline() && HasPassed(last_.entry->deadline_ms())) MeetExpired();
   return last_.entry;
 }
 
@@ -286,6 +286,14 @@ void KeyspaceView::InitAccess(Entry* entry) {
 void KeyspaceView::RemoveLast() {
   last_.table->Remove(last_.hash, last_.place, seed());
   last_.entry = nullptr;
+}
+
+[[gnu::noinline]] void KeyspaceView::MeetExpired() {
+  if (may_remove_ && !may_remove_()) {
+    last_.entry = nullptr;
+  } else {
+    RemoveExpired();
+  }
 }
 
 [[gnu::noinline]] void KeyspaceView::RemoveExpired() {

@@ -128,6 +128,10 @@ class KeyspaceView {
   KeyspaceView(Keyspace& keyspace, Effects& effects, KeyspaceStats& stats)
       : keyspace_(keyspace), effects_(effects), stats_(stats) {}
 
+  // Asked when a read meets a key whose deadline has passed: whether it may be removed now, with its
+  // deletion logged. Where not, it reads as absent and stays. Without one, always.
+  void SetMayRemove(std::function<bool()> may_remove) { may_remove_ = std::move(may_remove); }
+
   // Before each command. now_ms 0: replay, where nothing is ever in the past.
   void Begin(uint32_t db, int64_t now_ms, bool no_touch) {
     db_ = db;
@@ -237,12 +241,14 @@ class KeyspaceView {
   Entry* Move(const Content& content, int64_t deadline_ms);
   Entry* Insert(std::string_view key, const Content& content, int64_t deadline_ms);
   void RemoveLast();
+  void MeetExpired();  // of the last look: removes it, or reads it as absent
   void RemoveExpired();
   bool AssignLarge(Entry* entry, std::string_view value, int64_t deadline_ms);
 
   Keyspace& keyspace_;
   Effects& effects_;
   KeyspaceStats& stats_;
+  std::function<bool()> may_remove_;
   uint32_t db_ = 0;
   int64_t now_ms_ = 0;
   Touches touches_ = Touches::kNothing;

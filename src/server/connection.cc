@@ -124,6 +124,8 @@ void Connection::Flush() {
     loop_.AwaitLog(*this);
   } else if (session_->closing() && in_flight_.empty() && session_->output().empty()) {
     return Close();
+  } else if (session_->waiting() == Session::Wait::kTurn) {
+    loop_.WakeSoon();
   }
   UpdateReading();
 }

@@ -218,7 +218,7 @@ void MemorySection(Server& server, const Sums& sums, Page& page) {
   page.Print("mem_fragmentation_ratio", "%.2f", Ratio(resident, used));
   page.Field("mem_fragmentation_bytes",
              static_cast<int64_t>(resident) - static_cast<int64_t>(used));
-  page.Field("mem_not_counted_for_evict", overhead);
+  page.Field("mem_not_counted_for_evict", 0);
   page.Field("mem_replication_backlog", 0);
   page.Field("mem_total_replication_buffers", 0);
   page.Field("mem_clients_slaves", 0);

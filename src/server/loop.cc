@@ -195,7 +195,9 @@ void Loop::OnTimer() {
     std::vector<Connection*> idle;
     for (const auto& [id, connection] : connections_) {
       Session& session = connection->session();
-      if (timeout_ms > 0 && now_ms - session.last_active_ms > timeout_ms) {
+      // A client that waits for us is not idle.
+      if (timeout_ms > 0 && session.waiting() == Session::Wait::kNothing && !session.held() &&
+          now_ms - session.last_active_ms > timeout_ms) {
         idle.push_back(connection.get());
       } else if (server_.OverOutputLimit(session)) {
         session.killed = true;

@@ -67,6 +67,7 @@ class Loop {
   void Breathe() { world_.Breathe(index_); }
   std::span<char> read_buffer() { return read_buffer_; }
   void FlushSoon(Connection& connection);     // at the end of this round
+  void WakeSoon() { uv_async_send(&wake_); }  // those that wait for their turn have it
   void AwaitLog(Connection& connection);     // flushed again when the log moves
   void AwaitResume(Connection& connection);  // resumed when there may be room or the pause is over
   void Forget(Connection& connection);       // it is closing

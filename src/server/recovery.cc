@@ -175,8 +175,15 @@ void AppendImage(wal::Log& log, std::string image) {
 
 Status Recovery::Apply(Dispatcher& dispatcher, const wal::RecordView& record) {
   std::string_view effects = record.payload;
-  if (record.type == wal::RecordType::kTxn) effects = TRY(TransactionEffects(record.payload));
   EffectView effect;
+  if (record.type == wal::RecordType::kTxn) {
+    effects = TRY(TransactionEffects(record.payload));
+    // Whole or not at all: nothing is applied before all of it is known to suit.
+    for (std::string_view rest = effects; !rest.empty();) {
+      TRY(ReadEffect(&rest, &effect));
+      TRY(dispatcher.CheckReplay(effect));
+    }
+  }
   while (!effects.empty()) {
     TRY(ReadEffect(&effects, &effect));
     TRY(dispatcher.Replay(effect));

@@ -61,6 +61,8 @@ bool IsLoopback(const std::string& address) {
   return address.starts_with("127.") || address.starts_with("[::1]");
 }
 
+// Redis' bound: its first reply buffer and 1 KiB.
+constexpr int64_t kUnauthenticatedOutputBytesMax = 17 * 1024;
 constexpr int64_t kHealRetrySeconds = 60;  // where the data is too large for an image
 
 // What Redis answers to a stranger in protected mode, in substance; clients look for the code only.
@@ -83,6 +85,7 @@ Server::Server(Config config)
 }
 
 Server::~Server() {
+  if (log_ != nullptr) log_->SetListener({});  // its writer must not wake loops that are gone
   loops_.clear();
   if (execution_ != nullptr) execution_->log = nullptr;
 }
@@ -385,6 +388,8 @@ void Server::Welcome(int fd, bool unix_socket) {
 bool Server::OverOutputLimit(Session& session, const OutputBufferLimit& limit) {
   const auto bytes = static_cast<int64_t>(session.output_bytes());
   bool over = limit.hard_bytes > 0 && bytes >= limit.hard_bytes;
+  // Errors that nobody reads must not be a way to fill the memory of a server with a password.
+  over = over || (!session.client().authenticated && bytes > kUnauthenticatedOutputBytesMax);
   if (limit.soft_bytes > 0 && bytes >= limit.soft_bytes) {
     const int64_t now_ms = WallClockMs();
     if (session.over_soft_limit_since_ms == 0) session.over_soft_limit_since_ms = now_ms;
@@ -525,7 +530,9 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
   each_tcp_socket([](int fd) { shutdown(fd, SHUT_RD); });
   if (has("port") || has("bind")) {
     if (Status status = ListenAll(config, &listeners); !status.ok()) {
-      return failed(has("port") ? "port" : "bind", status.message());
+      LogWarn("the addresses stay as they were", {{"error", status.message()}});
+      return has("port") ? failed("port", "Unable to listen on this port. Check server logs.")
+                         : failed("bind", "Failed to bind to specified addresses.");
     }
   }
   if (has("dir") && chdir(config.dir.c_str()) != 0) return failed("dir", std::strerror(errno));

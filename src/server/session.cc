@@ -12,6 +12,9 @@ namespace {
 
 // From this size on an argument is read straight into a buffer made for it.
 constexpr size_t kBigRequestBytes = 32 * 1024;
+// Replies of one batch beyond this are sent before the next request runs: a short pipeline of GETs
+// of large values does not gather them all in memory.
+constexpr size_t kOutputPerTurnBytes = 4 << 20;
 // Buffers above this are given back when they are empty.
 constexpr size_t kIdleBufferBytes = 16 * 1024;
 constexpr size_t kIdleArguments = 256;
@@ -129,6 +132,12 @@ size_t Session::Run(std::string_view bytes) {
       }
       if (__builtin_expect(server_.OverOutputLimit(*this), 0)) killed = true;
       loop_.Breathe();
+      if (__builtin_expect(output_.size() > kOutputPerTurnBytes, 0) &&
+          done + consumed < bytes.size()) {
+        wait_ = Wait::kTurn;
+        done += consumed;
+        break;
+      }
     }
     done += consumed;
   }

@@ -300,6 +300,32 @@ TEST_P(DispatchTest, LogsTheDeletionWhenAReadMeetsAnExpiredKey) {
   EXPECT_EQ(dispatcher_.stats().keyspace.expired, 1u);
 }
 
+TEST_P(DispatchTest, AReadLeavesAnExpiredKeyWhereItsDeletionCannotBeLogged) {
+  UseLog();
+  Run("set k v px 1");
+  const int64_t written_ms = dispatcher_.now_ms();
+  while (dispatcher_.now_ms() < written_ms + 2) dispatcher_.RefreshClock();
+  const auto reads_as_absent = [&] {
+    EXPECT_EQ(Run("get k"), "$-1\r\n");
+    EXPECT_EQ(Run("exists k"), ":0\r\n");
+    EXPECT_EQ(Run("dbsize"), ":1\r\n");
+    EXPECT_EQ(log_.records().size(), 1u);
+  };
+  log_.has_room = false;
+  reads_as_absent();
+  log_.has_room = true;
+  log_.SetState(wal::State::kRefusing);
+  reads_as_absent();
+  log_.SetState(wal::State::kRunning);
+  execution_.pause_until_ms = dispatcher_.now_ms() + 1'000'000;
+  execution_.pause_writes_only = true;
+  reads_as_absent();
+  execution_.pause_until_ms = 0;
+  EXPECT_EQ(Run("get k"), "$-1\r\n");
+  EXPECT_EQ(Run("dbsize"), ":0\r\n");
+  EXPECT_EQ(log_.records().size(), 2u);
+}
+
 TEST_P(DispatchTest, TheExpiryCycleLogsWhatItRemoves) {
   UseLog();
   constexpr int kKeys = 300;
