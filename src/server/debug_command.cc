@@ -117,6 +117,8 @@ Status Protocol(Call& call) {
     reply.Push(2);
     reply.Bulk("server-cpu-usage");
     reply.Integer(42);
+    // A push answers nothing; who waits for a reply gets one.
+    reply.Bulk("Some real reply following the push reply");
   } else if (is("true")) {
     reply.Boolean(true);
   } else if (is("false")) {
@@ -128,7 +130,7 @@ Status Protocol(Call& call) {
   } else {
     return Status::Error(
         "ERR Wrong protocol type name. Please use one of the following: "
-        "string|integer|double|null|array|set|map|attrib|push|verbatim|true|false");
+        "string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false");
   }
   return Status::Ok();
 }

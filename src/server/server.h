@@ -61,10 +61,12 @@ class Server {
     return log == nullptr ? std::numeric_limits<wal::Lsn>::max() : log->release_lsn();
   }
 
-  // Whether the client's unsent output is over client-output-buffer-limit (its own loop asks).
+  // Whether the client's unsent output is over client-output-buffer-limit, or over what a client is
+  // kept that has not told who it is (its own loop asks).
   bool OverOutputLimit(Session& session) {
     const OutputBufferLimit& limit = config_.client_output_buffer_limit[0];
-    if (__builtin_expect(limit.hard_bytes == 0 && limit.soft_bytes == 0, 1)) return false;
+    const bool limited = limit.hard_bytes != 0 || limit.soft_bytes != 0;
+    if (__builtin_expect(!limited && session.client().authenticated, 1)) return false;
     return OverOutputLimit(session, limit);
   }
 
