@@ -11,6 +11,8 @@
 #include <string_view>
 
 #include "src/commands/errors.h"
+#include "src/server/loop.h"
+#include "src/server/recovery.h"
 #include "src/server/server.h"
 #include "utils/check.h"
 #include "utils/glob.h"
@@ -168,6 +170,18 @@ Status ObjectFacts(Call& call) {
   return Status::Ok();
 }
 
+// DEBUG RELOAD, DEBUG LOADAOF: all data as the log would hold it, and back into an empty keyspace
+// by the road of recovery. What this changes was not in the log to begin with, so nothing is
+// logged.
+Status Reload(Call& call) {
+  Server& server = ServerOf(call);
+  const std::string image = TRY(ImageOf(server.keyspace()));
+  TRY(Recovery::Apply(call.client.session->loop().dispatcher(),
+                      {0, wal::RecordType::kTxn, wal::kBroadcastShard, image}));
+  call.reply.Ok();
+  return Status::Ok();
+}
+
 constexpr std::string_view kHelp[] = {
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CHANGE-REPL-ID",
@@ -188,6 +202,8 @@ constexpr std::string_view kHelp[] = {
     "    Create <count> string keys.",
     "PROTOCOL <type>",
     "    Answer with a reply of this type.",
+    "RELOAD | LOADAOF",
+    "    Turn all data into the log's form and load it again from there.",
     "SET-ACTIVE-EXPIRE (0|1)",
     "    Switch the removal of expired keys that nobody reads off and on.",
     "SLEEP <seconds>",
@@ -218,6 +234,7 @@ Status Debug(Call& call) {
   if (is("HELP") && argc == 2) return Help(call);
   if (is("PROTOCOL") && argc == 3) return Protocol(call);
   if (is("POPULATE") && argc >= 3 && argc <= 5) return Populate(call);
+  if ((is("RELOAD") || is("LOADAOF")) && argc == 2) return Reload(call);
   if (is("OBJECT") && argc >= 3) return ObjectFacts(call);
   if (is("SLEEP") && argc == 3) {
     double seconds = 0;

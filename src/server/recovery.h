@@ -39,8 +39,8 @@ class Recovery {
                                         const std::function<Execution&(uint64_t hash_seed)>& build,
                                         wal::RecoveryReport* report);
 
- private:
-  Status Apply(Dispatcher& dispatcher, const wal::RecordView& record);
+  // Replays one record. A TXN is applied whole or not at all.
+  static Status Apply(Dispatcher& dispatcher, const wal::RecordView& record);
 };
 
 }  // namespace crab
