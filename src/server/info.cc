@@ -375,7 +375,7 @@ void StatsSection(Server& server, const Sums& sums, Page& page) {
   page.Field("expired_time_cap_reached_count", 0);
   page.Field("expire_cycle_cpu_milliseconds", 0);
   page.Field("evicted_keys", sums.keyspace.evicted);
-  page.Field("evicted_clients", 0);
+  page.Field("evicted_clients", server.evicted_clients());
   page.Field("evicted_scripts", 0);
   page.Field("total_eviction_exceeded_time", 0);
   page.Field("current_eviction_exceeded_time", 0);

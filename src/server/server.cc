@@ -474,6 +474,7 @@ void Server::EverySecond() {
       totals.bytes_in += loop->stats().bytes_in;
       totals.bytes_out += loop->stats().bytes_out;
     }
+    EvictClients();
   });
   if (execution_->log != nullptr && execution_->log->resumable() &&
       RealClock().MonotonicUs() / 1000 >= heal_not_before_ms_) {
@@ -491,6 +492,34 @@ void Server::EverySecond() {
   if (config_.maxmemory != 0) CountOtherMemory(allocated_bytes);
 }
 
+void Server::EvictClients() {
+  int64_t limit = config_.maxmemory_clients;
+  if (limit < 0) limit = static_cast<int64_t>(config_.maxmemory) / 100 * -limit;
+  if (limit == 0) return;
+  std::vector<Session*> sessions;
+  int64_t bytes = 0;
+  for (const auto& loop : loops_) {
+    for (const auto& [id, connection] : loop->connections()) {
+      Session& session = connection->session();
+      if (session.killed || session.client().no_evict) continue;
+      sessions.push_back(&session);
+      bytes += static_cast<int64_t>(session.MemoryBytes());
+    }
+  }
+  if (bytes <= limit) return;
+  std::sort(sessions.begin(), sessions.end(),
+            [](Session* a, Session* b) { return a->MemoryBytes() > b->MemoryBytes(); });
+  for (Session* session : sessions) {
+    if (bytes <= limit) break;
+    bytes -= static_cast<int64_t>(session->MemoryBytes());
+    LogWarn("closing client: all clients' buffers are over maxmemory-clients",
+            {{"client", session->client().id}, {"bytes", session->MemoryBytes()}});
+    session->killed = true;
+    session->loop().Post([](Loop& loop) { loop.CloseKilled(); });
+    ++evicted_clients_;
+  }
+}
+
 double Server::MicrosecondsPerCycle() const {
   const uint64_t cycles = __rdtsc() - start_cycles_;
   const auto us = static_cast<double>(RealClock().MonotonicUs() - start_monotonic_us_);
@@ -505,6 +534,7 @@ void Server::ResetStats() {
     loop->stats() = {};
   }
   rejected_connections_ = 0;
+  evicted_clients_ = 0;
   last_totals_ = {};
   keyspace_->lazy_free().ResetFreed();
 }

@@ -88,6 +88,7 @@ class Server {
   uint64_t startup_memory_bytes() const { return startup_memory_bytes_; }
   void ChangeReplicationId();
   uint64_t peak_memory_bytes() const { return peak_memory_bytes_; }
+  uint64_t evicted_clients() const { return evicted_clients_; }
   void ResetStats();  // CONFIG RESETSTAT
 
  private:
@@ -113,7 +114,8 @@ class Server {
   void OnConnection(Listener& listener);
   void Welcome(int fd, bool unix_socket);
   bool OverOutputLimit(Session& session, const OutputBufferLimit& limit);
-  void PutInForce();  // what Execution and Keyspace know of the configuration
+  void EvictClients();  // down to maxmemory-clients, the largest first; the caller holds the world
+  void PutInForce();    // what Execution and Keyspace know of the configuration
   void CountOtherMemory(uint64_t allocated_bytes);
   void StartAccepting(Listener& listener);
   void StopAccepting(std::unique_ptr<Listener> listener);
@@ -145,6 +147,7 @@ class Server {
   bool stopping_ = false;              // loop 0
   Rates rates_;
   uint64_t peak_memory_bytes_ = 0;
+  uint64_t evicted_clients_ = 0;
   uint64_t startup_memory_bytes_ = 0;
   uint64_t start_cycles_ = 0;
   int64_t start_monotonic_us_ = 0;

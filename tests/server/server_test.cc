@@ -355,6 +355,20 @@ TEST_P(ServerTest, KeepsLittleForAClientThatHasNotToldWhoItIs) {
   EXPECT_EQ(Field(client.Run("INFO stats"), "client_output_buffer_limit_disconnections:"), "1");
 }
 
+TEST_P(ServerTest, ClosesTheLargestClientsAboveTheirCommonLimit) {
+  TestServer server(Threads({"--maxmemory-clients", "3mb"}));
+  RedisClient client(server.unix_endpoint());
+  RawSocket spared(server.unix_endpoint());
+  RawSocket large(server.unix_endpoint());
+  const std::string begun = "*2\r\n$4\r\nECHO\r\n$8000000\r\n" + std::string(4 << 20, 'x');
+  ASSERT_TRUE(spared.Send("CLIENT NO-EVICT ON\r\n" + begun));
+  EXPECT_EQ(spared.ReadLine(), "+OK\r\n");
+  ASSERT_TRUE(large.Send(begun));
+  EXPECT_EQ(large.ReadToEnd(), "");
+  EXPECT_EQ(Field(client.Run("INFO stats"), "evicted_clients:"), "1");
+  EXPECT_FALSE(spared.Readable(0));
+}
+
 TEST_P(ServerTest, SurvivesAnyBytes) {
   TestServer server(Threads());
   SCOPED_TRACE(testing::Message() << "seed " << TestSeed());
