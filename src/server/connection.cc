@@ -1,6 +1,9 @@
 #include "src/server/connection.h"
 
-#include <limits>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
 
 #include "src/server/loop.h"
 #include "src/server/server.h"
@@ -15,62 +18,58 @@ constexpr size_t kHeldBytesMax = 1 << 20;
 
 }  // namespace
 
-Connection::Connection(Loop& loop, int fd, bool unix_socket, std::unique_ptr<Session> session)
-    : loop_(loop), fd_(fd), session_(std::move(session)), unix_socket_(unix_socket) {}
+Connection::Connection(Loop& loop, int fd, std::unique_ptr<Session> session)
+    : loop_(loop), fd_(fd), session_(std::move(session)) {}
 
 bool Connection::Start() {
-  int error =
-      unix_socket_ ? uv_pipe_init(loop_.uv(), &uv_.pipe, 0) : uv_tcp_init(loop_.uv(), &uv_.tcp);
-  CHECK_EQ(error, 0);
-  uv_.handle.data = this;
-  error = unix_socket_ ? uv_pipe_open(&uv_.pipe, fd_) : uv_tcp_open(&uv_.tcp, fd_);
-  if (error != 0) return false;
-  write_.data = this;
-  UpdateReading();
+  if (uv_poll_init(loop_.uv(), &poll_, fd_) != 0) {
+    close(fd_);
+    return false;
+  }
+  poll_.data = this;
+  UpdateEvents();
   return true;
 }
 
-void Connection::UpdateReading() {
-  const bool wanted = !closing_ && !session_->closing() &&
-                      session_->waiting() == Session::Wait::kNothing &&
-                      !(session_->held() && session_->output().size() > kHeldBytesMax);
-  if (wanted == reading_) return;
-  reading_ = wanted;
-  if (!wanted) {
-    uv_read_stop(&uv_.stream);
+void Connection::UpdateEvents() {
+  if (closing_) return;
+  const bool read = !session_->closing() && session_->waiting() == Session::Wait::kNothing &&
+                    !(session_->held() && session_->output().size() > kHeldBytesMax);
+  const int wanted = (read ? UV_READABLE : 0) | (in_flight_.empty() ? 0 : UV_WRITABLE);
+  if (wanted == events_) return;
+  events_ = wanted;
+  if (wanted == 0) {
+    uv_poll_stop(&poll_);
     return;
   }
-  uv_read_start(
-      &uv_.stream,
-      [](uv_handle_t* handle, size_t, uv_buf_t* buffer) {
-        auto* self = static_cast<Connection*>(handle->data);
-        const std::span<char> own = self->session_->ReceiveBuffer();
-        self->own_buffer_ = !own.empty();
-        const std::span<char> target = own.empty() ? self->loop_.read_buffer() : own;
-        *buffer = uv_buf_init(target.data(), target.size());
-      },
-      [](uv_stream_t* stream, ssize_t bytes, const uv_buf_t* buffer) {
-        static_cast<Connection*>(stream->data)->OnRead(bytes, buffer);
-      });
+  uv_poll_start(&poll_, wanted, [](uv_poll_t* handle, int status, int events) {
+    auto& self = *static_cast<Connection*>(handle->data);
+    self.loop_.Enter();
+    if (status < 0) return self.Close();
+    if (events & UV_READABLE) self.OnReadable();
+    if ((events & UV_WRITABLE) && !self.closing_) self.OnWritable();
+  });
 }
 
-void Connection::OnRead(ssize_t bytes, const uv_buf_t* buffer) {
-  if (bytes == 0) return;  // EAGAIN
-  loop_.Enter();
-  if (bytes == UV_EOF && (in_dirty_list_ || session_->held()) && in_flight_.empty()) {
-    // The client has said all it wanted and may still listen (`nc -N`): it gets its replies.
-    session_->CloseAfterReply();
-    loop_.FlushSoon(*this);
-    UpdateReading();
-  } else if (bytes < 0) {
-    Close();
-  } else {
-    loop_.stats().bytes_in += bytes;
+void Connection::OnReadable() {
+  // A pipeline longer than the buffer is read on at once, but not for ever: others wait, too.
+  constexpr int kReadsPerEvent = 16;
+  for (int i = 0; i < kReadsPerEvent; ++i) {
+    const std::span<char> own = session_->ReceiveBuffer();
+    const std::span<char> target = own.empty() ? loop_.read_buffer() : own;
+    const ssize_t bytes = recv(fd_, target.data(), target.size(), 0);
+    if (bytes < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) Close();
+      return;
+    }
+    if (bytes == 0) return OnEndOfInput();
+    loop_.stats().bytes_in += static_cast<uint64_t>(bytes);
     ++loop_.stats().reads;
-    if (own_buffer_) {
-      session_->Received(bytes);
+    if (own.empty()) {
+      session_->Receive({target.data(), static_cast<size_t>(bytes)});
     } else {
-      session_->Receive({buffer->base, static_cast<size_t>(bytes)});
+      session_->Received(static_cast<size_t>(bytes));
     }
     // Much to send leaves at once, so that a long pipeline is answered while it still arrives.
     constexpr size_t kSendAtOnceBytes = 64 * 1024;
@@ -79,22 +78,49 @@ void Connection::OnRead(ssize_t bytes, const uv_buf_t* buffer) {
     } else {
       Flush();
     }
-    if (!closing_) UpdateReading();  // at once: the same event may read on
+    UpdateEvents();
+    if (closing_ || !(events_ & UV_READABLE) || static_cast<size_t>(bytes) < target.size()) return;
   }
+}
+
+void Connection::OnEndOfInput() {
+  if ((!in_dirty_list_ && !session_->held()) || !in_flight_.empty()) return Close();
+  // The client has said all it wanted and may still listen (`nc -N`): it gets its replies.
+  session_->CloseAfterReply();
+  loop_.FlushSoon(*this);
+  UpdateEvents();
+}
+
+ssize_t Connection::Send(std::string_view bytes) {
+  ssize_t sent = 0;
+  do {
+    sent = send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  if (sent < 0 && errno != EAGAIN) return -1;
+  ++loop_.stats().writes;
+  if (sent < 0) return 0;
+  loop_.stats().bytes_out += static_cast<uint64_t>(sent);
+  return sent;
 }
 
 void Connection::Resume() {
   if (closing_) return;
   session_->Resume();
   Flush();
-  if (!closing_) UpdateReading();  // also where Flush waits for the socket
+  UpdateEvents();  // also where Flush waits for the socket
 }
 
 void Connection::Flush() {
   if (closing_) return;
   if (session_->killed) return Close();
+  const bool takes_turns = session_->waiting() == Session::Wait::kTurn;
   if (session_->waiting() != Session::Wait::kNothing) loop_.AwaitResume(*this);
-  if (!in_flight_.empty()) return;  // OnWritten comes back here
+  if (!in_flight_.empty()) {
+    // OnWritable comes back here. A client may send all it has before it reads anything, so a full
+    // socket does not keep its requests from running.
+    if (takes_turns) loop_.WakeSoon();
+    return;
+  }
   if (__builtin_expect(session_->held(), 0)) {
     const wal::Log* log = loop_.server().execution().log;
     // What these replies say was given up: the outcome is unknown, and a closed connection says so.
@@ -102,54 +128,44 @@ void Connection::Flush() {
   }
   const std::string_view sendable = session_->Sendable(loop_.server().ReleaseLsn());
   if (!sendable.empty()) {
-    const uv_buf_t piece = uv_buf_init(const_cast<char*>(sendable.data()), sendable.size());
-    int sent = uv_try_write(&uv_.stream, &piece, 1);
-    if (sent < 0 && sent != UV_EAGAIN) return Close();
-    if (sent < 0) sent = 0;
-    loop_.stats().bytes_out += sent;
-    ++loop_.stats().writes;
-    const size_t rest = sendable.size() - sent;
-    session_->Sent(sent);
-    if (rest > 0) {
-      session_->TakeOutput(rest, &in_flight_);
+    const size_t bytes = sendable.size();
+    const ssize_t sent = Send(sendable);
+    if (sent < 0) return Close();
+    session_->Sent(static_cast<size_t>(sent));
+    if (static_cast<size_t>(sent) < bytes) {
+      session_->TakeOutput(bytes - static_cast<size_t>(sent), &in_flight_);
       session_->in_flight_bytes = in_flight_.size();
-      const uv_buf_t left = uv_buf_init(in_flight_.data(), in_flight_.size());
-      const int error = uv_write(&write_, &uv_.stream, &left, 1, [](uv_write_t* write, int status) {
-        static_cast<Connection*>(write->data)->OnWritten(status);
-      });
-      if (error != 0) return Close();
     }
   }
   if (session_->held()) {
     loop_.AwaitLog(*this);
   } else if (session_->closing() && in_flight_.empty() && session_->output().empty()) {
     return Close();
-  } else if (session_->waiting() == Session::Wait::kTurn) {
+  } else if (takes_turns) {
     loop_.WakeSoon();
   }
-  UpdateReading();
+  UpdateEvents();
 }
 
-void Connection::OnWritten(int status) {
-  loop_.Enter();
-  loop_.stats().bytes_out += in_flight_.size();
-  in_flight_.Clear();
+void Connection::OnWritable() {
+  const ssize_t sent = Send(in_flight_.view());
+  if (sent < 0) return Close();
+  in_flight_.Consume(static_cast<size_t>(sent));
+  session_->in_flight_bytes = in_flight_.size();
+  if (!in_flight_.empty()) return;
   constexpr size_t kKeptBytes = 64 * 1024;
   in_flight_.ShrinkIfEmpty(kKeptBytes);
-  session_->in_flight_bytes = 0;
-  if (status != 0) {
-    Close();
-  } else {
-    Flush();
-  }
+  Flush();
+  UpdateEvents();
 }
 
 void Connection::Close() {
   if (closing_) return;
   closing_ = true;
-  reading_ = false;
   loop_.Forget(*this);
-  uv_close(&uv_.handle, [](uv_handle_t* handle) {
+  uv_poll_stop(&poll_);
+  close(fd_);
+  uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
     auto* self = static_cast<Connection*>(handle->data);
     self->loop_.Destroy(self);
   });

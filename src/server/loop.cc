@@ -160,17 +160,17 @@ void Loop::Adopt(int fd, SessionOptions options) {
     close(fd);
     return;
   }
-  const bool unix_socket = options.unix_socket;
   const uint64_t id = server_.NextClientId();
   auto connection = std::make_unique<Connection>(
-      *this, fd, unix_socket,
+      *this, fd,
       std::make_unique<Session>(server_, *this, dispatcher_, id, std::move(options)));
   Connection* const started = connection.get();
   connections_.emplace(id, std::move(connection));
   ++stats_.connections_accepted;
   if (!started->Start()) {
-    close(fd);
-    started->Close();
+    LogWarn("closing a connection that cannot be watched", {{"client", id}});
+    connections_.erase(id);
+    connection_count_.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 
