@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Reads every #include of ours and fails on an edge that the house's rules do not allow, on a
-library used outside its one door, and on an include of a file that is not there."""
+library used outside its one door, on an include of a file that is not there, and on a source file
+that CMakeLists.txt does not list."""
 import pathlib
 import re
 import sys
@@ -70,6 +71,15 @@ def main():
             elif not free and folder_of(target) != folder and \
                     folder_of(target) not in ALLOWED[folder]:
                 errors.append(f"{where}: {folder} may not include {folder_of(target)}")
+    # A file that no target lists is never built, and its tests never run.
+    listed = set(re.findall(r"[\w/.]+", (ROOT / "CMakeLists.txt").read_text()))
+    for file in sorted(ROOT.rglob("*.cc")):
+        path = file.relative_to(ROOT).as_posix()
+        if path.startswith(("build", "data")) or "node_modules" in path:
+            continue
+        name = re.sub(r"(_test)?\.cc$", "", file.name)
+        if path not in listed and name not in listed:
+            errors.append(f"{path}: not listed in CMakeLists.txt")
     for error in errors:
         print(error)
     print(f"layering: {edges} includes read")

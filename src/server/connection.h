@@ -1,7 +1,7 @@
 // Connection: one socket on one loop for life. Reads into the session, writes what the session lets
 // leave. A uv_poll with recv and send of our own: libuv's streams cost some 3 % of a request more
-// (their read and write take the longer way through the kernel). Owns the descriptor, the handle and
-// what is in flight; loop-bound.
+// (their read and write take the longer way through the kernel). Owns the descriptor, the handle
+// and what is in flight; loop-bound.
 #pragma once
 
 #include <uv.h>

@@ -60,9 +60,8 @@ void Loop::Run() {
     uint64_t expirations = 0;
     if (read(loop.timer_fd_, &expirations, sizeof(expirations)) > 0) loop.OnTimer();
   });
-  uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
-    static_cast<Loop*>(handle->data)->EndRound();
-  });
+  uv_prepare_start(&before_poll_,
+                   [](uv_prepare_t* handle) { static_cast<Loop*>(handle->data)->EndRound(); });
   uv_run(&uv_, UV_RUN_DEFAULT);
   EndRound();
 }
@@ -162,8 +161,7 @@ void Loop::Adopt(int fd, SessionOptions options) {
   }
   const uint64_t id = server_.NextClientId();
   auto connection = std::make_unique<Connection>(
-      *this, fd,
-      std::make_unique<Session>(server_, *this, dispatcher_, id, std::move(options)));
+      *this, fd, std::make_unique<Session>(server_, *this, dispatcher_, id, std::move(options)));
   Connection* const started = connection.get();
   connections_.emplace(id, std::move(connection));
   ++stats_.connections_accepted;
@@ -223,9 +221,8 @@ void Loop::Stop() {
     connection->Flush();
     connection->Close();
   }
-  uv_close(reinterpret_cast<uv_handle_t*>(&timer_), [](uv_handle_t* handle) {
-    close(static_cast<Loop*>(handle->data)->timer_fd_);
-  });
+  uv_close(reinterpret_cast<uv_handle_t*>(&timer_),
+           [](uv_handle_t* handle) { close(static_cast<Loop*>(handle->data)->timer_fd_); });
   uv_close(reinterpret_cast<uv_handle_t*>(&before_poll_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&wake_), nullptr);
 }

@@ -1,7 +1,7 @@
-// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is IN
-// (nobody else may take the world) from the first event of a round to the moment before it polls
-// again, and OUT while it polls. Replies leave together at the end of a round: the clients that they
-// wake send their next requests together, too, which costs fewer wake-ups on both sides.
+// Loop: one libuv loop on one thread, with its connections, its dispatcher and its mailbox. It is
+// IN (nobody else may take the world) from the first event of a round to the moment before it polls
+// again, and OUT while it polls. Replies leave together at the end of a round: the clients that
+// they wake send their next requests together, too, which costs fewer wake-ups on both sides.
 // Loop-bound, except Post, WakeForLog and the counters, which say so.
 #pragma once
 
@@ -68,10 +68,10 @@ class Loop {
   std::span<char> read_buffer() { return read_buffer_; }
   void FlushSoon(Connection& connection);     // at the end of this round
   void WakeSoon() { uv_async_send(&wake_); }  // those that wait for their turn have it
-  void AwaitLog(Connection& connection);     // flushed again when the log moves
-  void AwaitResume(Connection& connection);  // resumed when there may be room or the pause is over
-  void Forget(Connection& connection);       // it is closing
-  void Destroy(Connection* connection);      // libuv has let go of it
+  void AwaitLog(Connection& connection);      // flushed again when the log moves
+  void AwaitResume(Connection& connection);   // resumed when there may be room or the pause is over
+  void Forget(Connection& connection);        // it is closing
+  void Destroy(Connection* connection);       // libuv has let go of it
 
   // Takes over an accepted socket, an expected connection. The loop is IN.
   void Adopt(int fd, SessionOptions options);
@@ -92,8 +92,8 @@ class Loop {
   const int index_;
   uv_loop_t uv_;
   uv_async_t wake_;
-  // A timerfd that is polled, not a uv_timer: with one of those each poll has a timeout, and setting
-  // up and taking down its timer in the kernel is 4 % of a request's cost.
+  // A timerfd that is polled, not a uv_timer: with one of those each poll has a timeout, and
+  // setting up and taking down its timer in the kernel is 4 % of a request's cost.
   int timer_fd_;
   uv_poll_t timer_;
   uv_prepare_t before_poll_;

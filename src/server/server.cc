@@ -90,11 +90,38 @@ Server::~Server() {
   if (execution_ != nullptr) execution_->log = nullptr;
 }
 
+namespace {
+
+// Lets this process have a descriptor for each of `maxclients`, as Redis does; where the system
+// does not allow so many, returns how many clients fit.
+int64_t RaiseDescriptorLimit(int64_t maxclients) {
+  constexpr rlim_t kOwnDescriptors = 128;  // listeners, segments, the loops' own
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return maxclients;
+  const rlim_t wanted = static_cast<rlim_t>(maxclients) + kOwnDescriptors;
+  if (limit.rlim_cur >= wanted) return maxclients;
+  // A privileged process may raise the hard limit as well; others stop at it.
+  rlimit raised{wanted, std::max(wanted, limit.rlim_max)};
+  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return maxclients;
+  raised = {std::min(wanted, limit.rlim_max), limit.rlim_max};
+  if (setrlimit(RLIMIT_NOFILE, &raised) != 0) raised.rlim_cur = limit.rlim_cur;
+  if (raised.rlim_cur >= wanted) return maxclients;
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(raised.rlim_cur) - static_cast<int64_t>(kOwnDescriptors));
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Server>> Server::Start(Config config) {
   std::unique_ptr<Server> server(new Server(std::move(config)));
   const Config& options = server->config_;
   const int threads = static_cast<int>(options.threads > 0 ? options.threads : UsableCores());
   server->last_save_ms_ = server->start_ms_;
+  if (const int64_t fit = RaiseDescriptorLimit(options.maxclients); fit < options.maxclients) {
+    LogWarn("the system allows too few open files for maxclients; raise it with `ulimit -n`",
+            {{"maxclients", options.maxclients}, {"now", fit}});
+    server->config_.maxclients = fit;
+  }
   server->registry_ = std::make_unique<Registry>(std::initializer_list<std::span<const Command>>{
       StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(), CommandCommands(),
       ClientCommands(), AdminCommands()});
@@ -543,6 +570,14 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
   const auto has = [&](std::string_view name) {
     return std::find(changed.begin(), changed.end(), name) != changed.end();
   };
+  if (has("maxclients")) {
+    if (const int64_t fit = RaiseDescriptorLimit(config.maxclients); fit < config.maxclients) {
+      return Config::SetFailed(
+          "maxclients",
+          "The operating system is not able to handle the specified number of clients, try with " +
+              std::to_string(fit));
+    }
+  }
   // What can fail comes first, and is undone when a later step fails.
   std::vector<std::unique_ptr<Listener>> listeners;
   // What listens at the same port makes room for other addresses, and goes on if something fails.
