@@ -394,8 +394,8 @@ void LogImpl::Kick() {
   if (last <= written_lsn_.load(std::memory_order_relaxed)) return;
   // Partner: Park(). Raised before `parked_` is looked at, so one of the two sees the other.
   Lsn kicked = kicked_lsn_.load(std::memory_order_relaxed);
-  while (kicked < last && !kicked_lsn_.compare_exchange_weak(kicked, last,
-                                                             std::memory_order_seq_cst)) {
+  while (kicked < last &&
+         !kicked_lsn_.compare_exchange_weak(kicked, last, std::memory_order_seq_cst)) {
   }
   if (parked_.exchange(false, std::memory_order_seq_cst)) WakeWriter();
 }

@@ -22,18 +22,19 @@ template <typename A, typename B>
 
 }  // namespace crab::internal
 
-#define CHECK(condition)                                                      \
-  (__builtin_expect(static_cast<bool>(condition), 1)                          \
-       ? (void)0                                                              \
+#define CHECK(condition)                             \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? (void)0                                     \
        : ::crab::internal::CheckFailed(#condition, __FILE__, __LINE__, {}))
 
-#define CRAB_CHECK_OP(op, a, b)                                                            \
-  do {                                                                                     \
-    const auto& check_a_ = (a);                                                            \
-    const auto& check_b_ = (b);                                                            \
-    if (__builtin_expect(!(check_a_ op check_b_), 0)) {                                    \
-      ::crab::internal::CheckFailedWith(#a " " #op " " #b, __FILE__, __LINE__, check_a_, check_b_); \
-    }                                                                                      \
+#define CRAB_CHECK_OP(op, a, b)                                                          \
+  do {                                                                                   \
+    const auto& check_a_ = (a);                                                          \
+    const auto& check_b_ = (b);                                                          \
+    if (__builtin_expect(!(check_a_ op check_b_), 0)) {                                  \
+      ::crab::internal::CheckFailedWith(#a " " #op " " #b, __FILE__, __LINE__, check_a_, \
+                                        check_b_);                                       \
+    }                                                                                    \
   } while (0)
 
 #define CHECK_EQ(a, b) CRAB_CHECK_OP(==, a, b)

@@ -68,7 +68,7 @@ template <typename T>
 class [[nodiscard]] Result {
  public:
   Result(T value) : ok_(true) { new (&value_) T(std::move(value)); }  // NOLINT: implicit on purpose
-  Result(Status status) : ok_(false) {  // NOLINT: implicit on purpose
+  Result(Status status) : ok_(false) {                                // NOLINT: implicit on purpose
     new (&status_) Status(std::move(status));
   }
   Result(Result&& other) noexcept : ok_(other.ok_) {
@@ -129,11 +129,11 @@ T TakeValue(Result<T>&& result) {
 }  // namespace crab
 
 // Yields the value of a Result (nothing of a Status), or returns its error from this function.
-#define TRY(expression)                                                      \
-  __extension__({                                                            \
-    auto try_result_ = (expression);                                         \
-    if (__builtin_expect(!try_result_.ok(), 0)) {                            \
-      return ::crab::internal::TakeStatus(try_result_);                      \
-    }                                                                        \
-    ::crab::internal::TakeValue(std::move(try_result_));                     \
+#define TRY(expression)                                  \
+  __extension__({                                        \
+    auto try_result_ = (expression);                     \
+    if (__builtin_expect(!try_result_.ok(), 0)) {        \
+      return ::crab::internal::TakeStatus(try_result_);  \
+    }                                                    \
+    ::crab::internal::TakeValue(std::move(try_result_)); \
   })

@@ -58,10 +58,10 @@ enum CommandFlags : uint32_t {
   kAllowBusy = 1u << 18,
   kMovableKeys = 1u << 19,
   // Ours, never shown:
-  kDangerous = 1u << 24,   // joins @dangerous without being admin (KEYS, FLUSHALL ...)
-  kConnection = 1u << 25,  // joins @connection instead of the group's category
+  kDangerous = 1u << 24,      // joins @dangerous without being admin (KEYS, FLUSHALL ...)
+  kConnection = 1u << 25,     // joins @connection instead of the group's category
   kAdminCategory = 1u << 27,  // joins @admin and @dangerous without the flag (LASTSAVE)
-  kKeyspace = 1u << 26,    // joins @keyspace without being of the generic group (FLUSHALL, DBSIZE)
+  kKeyspace = 1u << 26,  // joins @keyspace without being of the generic group (FLUSHALL, DBSIZE)
 };
 
 // What must be held while a command runs (DESIGN §3). Exclusive is the default for a new command.

@@ -145,7 +145,8 @@ Status SetWithOptions(Call& call) {
   }
   if (refused) return Status::Ok();
 
-  // A time in the past is stored like any other: the key is there until somebody looks, as in Redis.
+  // A time in the past is stored like any other: the key is there until somebody looks, as in
+  // Redis.
   Store(call, key, call.args[2], deadline_ms);
   return Status::Ok();
 }

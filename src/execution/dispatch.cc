@@ -90,8 +90,8 @@ Dispatcher::Dispatcher(Execution& execution, int loop)
     if (!reading_) return true;
     if (execution_.pause_until_ms > now_ms_) return false;
     wal::Log* const log = execution_.log;
-    return log == nullptr || (log->state() != wal::State::kRefusing &&
-                              log->SecureRoom(kPayloadOverheadBytes));
+    return log == nullptr ||
+           (log->state() != wal::State::kRefusing && log->SecureRoom(kPayloadOverheadBytes));
   });
   RefreshClock();
 }
@@ -305,8 +305,7 @@ Status Dispatcher::CheckReplay(const EffectView& effect) const {
     return Status::Error("effect " + std::to_string(effect.id) + " is not known to this version");
   }
   const size_t arguments = effect.arguments.size();
-  if (!command->AritySuits(arguments + 1) ||
-      effect.db >= execution_.keyspace.options().databases) {
+  if (!command->AritySuits(arguments + 1) || effect.db >= execution_.keyspace.options().databases) {
     return Status::Error("effect " + std::string(name) + " with " + std::to_string(arguments) +
                          " arguments on database " + std::to_string(effect.db) +
                          " does not suit this server");

@@ -142,9 +142,9 @@ class Dispatcher {
   uint64_t clock_cycles_ = 0;  // when the clock was read
   uint64_t last_cycles_ = 0;   // when the last command ended, or its batch began
   uint32_t expire_next_shard_ = 0;
-  Random random_;     // which shards eviction looks at
+  Random random_;         // which shards eviction looks at
   bool reading_ = false;  // the present command only reads
-  Buffer discarded_;  // replies of replay
+  Buffer discarded_;      // replies of replay
   Client replay_client_;
 };
 

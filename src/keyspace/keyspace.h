@@ -128,8 +128,8 @@ class KeyspaceView {
   KeyspaceView(Keyspace& keyspace, Effects& effects, KeyspaceStats& stats)
       : keyspace_(keyspace), effects_(effects), stats_(stats) {}
 
-  // Asked when a read meets a key whose deadline has passed: whether it may be removed now, with its
-  // deletion logged. Where not, it reads as absent and stays. Without one, always.
+  // Asked when a read meets a key whose deadline has passed: whether it may be removed now, with
+  // its deletion logged. Where not, it reads as absent and stays. Without one, always.
   void SetMayRemove(std::function<bool()> may_remove) { may_remove_ = std::move(may_remove); }
 
   // Before each command. now_ms 0: replay, where nothing is ever in the past.

@@ -49,6 +49,7 @@ Status Authenticate(Call& call, std::string_view user, std::string_view password
   const std::string& secret = ServerOf(call).config().requirepass;
   // A default user without password takes any, as in Redis.
   if (user != "default" || (!secret.empty() && !SecretEquals(password, secret))) {
+    ++call.client.session->loop().stats().auth_denied;
     return Status::Error(kWrongPassword);
   }
   call.client.authenticated = true;

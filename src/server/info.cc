@@ -65,7 +65,7 @@ class Page {
 struct Sums {
   LoopStats loop;
   KeyspaceStats keyspace;
-  uint64_t commands = 0, changes = 0, errors = 0;
+  uint64_t commands = 0, command_cycles = 0, changes = 0, errors = 0;
   size_t connections = 0, blocked = 0, input_max = 0, output_max = 0, client_bytes = 0;
 };
 
@@ -76,6 +76,9 @@ Sums SumUp(Server& server) {
     sums.loop.bytes_in += stats.bytes_in;
     sums.loop.bytes_out += stats.bytes_out;
     sums.loop.reads += stats.reads;
+    sums.loop.rounds += stats.rounds;
+    sums.loop.round_cycles += stats.round_cycles;
+    sums.loop.auth_denied += stats.auth_denied;
     sums.loop.writes += stats.writes;
     sums.loop.connections_accepted += stats.connections_accepted;
     sums.loop.output_limit_closed += stats.output_limit_closed;
@@ -86,6 +89,9 @@ Sums SumUp(Server& server) {
     sums.keyspace.expired += dispatch.keyspace.expired;
     sums.keyspace.evicted += dispatch.keyspace.evicted;
     sums.commands += dispatch.processed;
+    for (const CommandStats& stats_of_one : dispatch.commands) {
+      sums.command_cycles += stats_of_one.cycles;
+    }
     sums.changes += dispatch.changes;
     sums.errors += dispatch.error_replies;
     for (const auto& [id, connection] : loop->connections()) {
@@ -408,7 +414,16 @@ void StatsSection(Server& server, const Sums& sums, Page& page) {
   page.Field("client_output_buffer_limit_disconnections", sums.loop.output_limit_closed);
   page.Field("reply_buffer_shrinks", 0);
   page.Field("reply_buffer_expands", 0);
-  page.Field("acl_access_denied_auth", 0);
+  const double us_per_cycle = server.MicrosecondsPerCycle();
+  page.Field("eventloop_cycles", sums.loop.rounds);
+  page.Field("eventloop_duration_sum",
+             static_cast<uint64_t>(static_cast<double>(sums.loop.round_cycles) * us_per_cycle));
+  page.Field("eventloop_duration_cmd_sum",
+             static_cast<uint64_t>(static_cast<double>(sums.command_cycles) * us_per_cycle));
+  page.Field("instantaneous_eventloop_cycles_per_sec", static_cast<int64_t>(rates.rounds));
+  page.Field("instantaneous_eventloop_duration_usec",
+             static_cast<int64_t>(rates.rounds > 0 ? rates.round_us / rates.rounds : 0));
+  page.Field("acl_access_denied_auth", sums.loop.auth_denied);
   page.Field("acl_access_denied_cmd", 0);
   page.Field("acl_access_denied_key", 0);
   page.Field("acl_access_denied_channel", 0);

@@ -2,6 +2,7 @@
 
 #include <sys/timerfd.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include <algorithm>
 #include <string>
@@ -77,6 +78,7 @@ void Loop::WakeForLog() {
 void Loop::EnterRound() {
   world_.Enter(index_);
   in_ = true;
+  round_begin_cycles_ = __rdtsc();
   dispatcher_.RefreshClock();
 }
 
@@ -89,6 +91,8 @@ void Loop::EndRound() {
     dirty_[i]->Flush();
   }
   dirty_.clear();
+  ++stats_.rounds;
+  stats_.round_cycles += __rdtsc() - round_begin_cycles_;
   in_ = false;
   world_.Exit(index_);
 }

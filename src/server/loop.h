@@ -27,6 +27,8 @@ class Server;
 struct LoopStats {
   uint64_t bytes_in = 0, bytes_out = 0, reads = 0, writes = 0;
   uint64_t connections_accepted = 0;
+  uint64_t rounds = 0, round_cycles = 0;  // of the event loop, and what they took
+  uint64_t auth_denied = 0;
   uint64_t idle_closed = 0;          // by `timeout`
   uint64_t output_limit_closed = 0;  // client_output_buffer_limit_disconnections
   uint64_t query_limit_closed = 0;
@@ -112,6 +114,7 @@ class Loop {
   std::atomic<bool> awaits_log_{false};
   uint64_t timer_ticks_ = 0;
   bool in_ = false;
+  uint64_t round_begin_cycles_ = 0;
   bool stopping_ = false;
 };
 

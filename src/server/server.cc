@@ -500,6 +500,8 @@ void Server::EverySecond() {
       totals.operations += loop->dispatcher().stats().processed;
       totals.bytes_in += loop->stats().bytes_in;
       totals.bytes_out += loop->stats().bytes_out;
+      totals.rounds += loop->stats().rounds;
+      totals.round_cycles += loop->stats().round_cycles;
     }
     EvictClients();
   });
@@ -512,6 +514,9 @@ void Server::EverySecond() {
     rates_.operations = (totals.operations - last_totals_.operations) / seconds;
     rates_.bytes_in = (totals.bytes_in - last_totals_.bytes_in) / seconds;
     rates_.bytes_out = (totals.bytes_out - last_totals_.bytes_out) / seconds;
+    rates_.rounds = (totals.rounds - last_totals_.rounds) / seconds;
+    rates_.round_us =
+        (totals.round_cycles - last_totals_.round_cycles) * MicrosecondsPerCycle() / seconds;
   }
   last_totals_ = totals;
   const uint64_t allocated_bytes = AllocatedBytes();

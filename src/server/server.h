@@ -81,6 +81,7 @@ class Server {
   // Operations per second and bytes per second over the last seconds, for INFO.
   struct Rates {
     double operations = 0, bytes_in = 0, bytes_out = 0;
+    double rounds = 0, round_us = 0;  // of the event loops, and the time in them
   };
   Rates rates() const { return rates_; }
   // Of the time stamp counter that dispatch measures with.
@@ -152,7 +153,7 @@ class Server {
   uint64_t start_cycles_ = 0;
   int64_t start_monotonic_us_ = 0;
   struct Totals {
-    uint64_t operations = 0, bytes_in = 0, bytes_out = 0;
+    uint64_t operations = 0, bytes_in = 0, bytes_out = 0, rounds = 0, round_cycles = 0;
     int64_t at_ms = 0;
   } last_totals_;
 };

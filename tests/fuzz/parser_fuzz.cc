@@ -167,7 +167,8 @@ int main(int argc, char** argv) {
     }
     LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   }
-  std::printf("parser_fuzz: %llu inputs, no failure\n1 passed, 0 failed\n", static_cast<unsigned long long>(runs));
+  std::printf("parser_fuzz: %llu inputs, no failure\n1 passed, 0 failed\n",
+              static_cast<unsigned long long>(runs));
   return 0;
 }
 #endif
