@@ -98,7 +98,7 @@ class DirectoryReader final : public Reader {
   void RelateSegments();
   bool EnterSegment(Frame* frame);
   void LeaveSegment();
-  void GiveUp(std::string reason, Frame* frame);
+  void GiveUp(const std::string& reason, Frame* frame);
   Result<Candidate> TryFrame(uint64_t offset);
   Result<uint64_t> FindFrame(uint64_t from, Candidate* found);
   Result<uint64_t> LastWrittenByte(uint64_t from);
@@ -313,7 +313,7 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
 
 // The segment, or the rest of it, cannot be read. What it held is counted by whoever comes next, by
 // the LSN its records go on with; behind the last segment nobody can.
-void DirectoryReader::GiveUp(std::string reason, Frame* frame) {
+void DirectoryReader::GiveUp(const std::string& reason, Frame* frame) {
   SegmentInfo& segment = current();
   *frame = Frame();
   frame->segment = &segment;

@@ -505,7 +505,8 @@ class Loader {
         if (path == "wal") {
           ApplyTable(name, "wal.", *inner);
         } else {
-          AddError(where + ": unknown table '" + path + "'; [wal] is the only one");
+          AddError(std::string(where).append(": unknown table '").append(path) +
+                   "'; [wal] is the only one");
         }
         continue;
       }
@@ -516,7 +517,11 @@ class Loader {
       }
       std::optional<std::vector<std::string>> words = TomlWords(*row, node);
       if (!words) {
-        AddError(where + ": " + path + ": expects " + std::string(TomlExpectation(*row)));
+        AddError(std::string(where)
+                     .append(": ")
+                     .append(path)
+                     .append(": expects ")
+                     .append(TomlExpectation(*row)));
         continue;
       }
       Apply(where, path, *std::move(words), row);

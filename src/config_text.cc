@@ -149,7 +149,7 @@ std::vector<std::string> DirectiveValues(const Row& row, const Config& config) {
 }
 
 std::string TomlValue(const Row& row, const Config& config) {
-  const std::string value = ValueText(row, config);
+  std::string value = ValueText(row, config);
   switch (row.kind) {
     case Kind::kBool:
       return value == "yes" ? "true" : "false";

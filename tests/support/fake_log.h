@@ -56,6 +56,9 @@ class FakeLog : public wal::Log {
   void ReleaseRoom(size_t payload_bytes) override {
     room_secured_ -= static_cast<int64_t>(payload_bytes);
   }
+  wal::Lsn AppendOwned(wal::RecordType type, uint16_t shard, std::string payload) override {
+    return Append(type, shard, payload);
+  }
   wal::Lsn Append(wal::RecordType type, uint16_t shard, std::string_view payload) override {
     std::lock_guard lock(mutex_);
     const wal::Lsn lsn = last_lsn_.load() + 1;
