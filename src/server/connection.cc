@@ -163,12 +163,12 @@ void Connection::Close() {
   if (closing_) return;
   closing_ = true;
   loop_.Forget(*this);
-  uv_poll_stop(&poll_);
-  close(fd_);
   uv_close(reinterpret_cast<uv_handle_t*>(&poll_), [](uv_handle_t* handle) {
     auto* self = static_cast<Connection*>(handle->data);
     self->loop_.Destroy(self);
   });
+  close(
+      fd_);  // after uv_close, which takes it out of the poll: its number may be another's at once
 }
 
 }  // namespace crab

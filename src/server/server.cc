@@ -317,10 +317,10 @@ void Server::StartAccepting(Listener& listener) {
 
 void Server::StopAccepting(std::unique_ptr<Listener> listener) {
   Listener* const closing = listener.release();
-  uv_poll_stop(&closing->poll);
-  close(closing->fd);
+  const int fd = closing->fd;
   uv_close(reinterpret_cast<uv_handle_t*>(&closing->poll),
            [](uv_handle_t* handle) { delete static_cast<Listener*>(handle->data); });
+  close(fd);  // after uv_close, which takes it out of the poll
 }
 
 void Server::ReplaceTcpListeners(std::vector<std::unique_ptr<Listener>> listeners) {
