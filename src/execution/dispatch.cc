@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 
 #include "src/commands/key_specs.h"
 #include "src/keyspace/eviction.h"
+#include "utils/clock.h"
 #include "utils/log.h"
 
 namespace crab {
@@ -20,12 +20,6 @@ constexpr size_t kPayloadOverheadBytes = 64;
 constexpr uint64_t kClockCyclesMax = 1'000'000;
 // Keys removed while one shard is held by the expiry cycle.
 constexpr size_t kExpireKeysPerHold = 64;
-
-int64_t WallClockMs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
-}
 
 // The first words of an HTTP request's lines.
 bool IsHttp(std::string_view name) {
@@ -97,7 +91,7 @@ Dispatcher::Dispatcher(Execution& execution, int loop)
 }
 
 void Dispatcher::RefreshClock() {
-  now_ms_ = WallClockMs();
+  now_ms_ = RealClock().WallMs();
   clock_cycles_ = last_cycles_ = __rdtsc();
 }
 
@@ -332,8 +326,7 @@ Status Dispatcher::Replay(const EffectView& effect) {
 
 void Dispatcher::ExpireCycle(int64_t budget_us) {
   if (!execution_.active_expire || execution_.pause_until_ms > now_ms_) return;
-  timespec start;
-  clock_gettime(CLOCK_MONOTONIC, &start);
+  const int64_t start_us = RealClock().MonotonicUs();
   Keyspace& keyspace = execution_.keyspace;
   const bool locking = execution_.world.loops() > 1;
   const uint32_t loops = execution_.world.loops();
@@ -367,11 +360,7 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
     } else {
       seen -= loops;
     }
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const int64_t spent_us =
-        (now.tv_sec - start.tv_sec) * 1'000'000 + (now.tv_nsec - start.tv_nsec) / 1000;
-    if (spent_us > budget_us) return;
+    if (RealClock().MonotonicUs() - start_us > budget_us) return;
     execution_.world.Breathe(loop_);
   }
 }

@@ -16,7 +16,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <utility>
 
 #include "src/server/memory.h"
@@ -29,12 +28,6 @@
 namespace crab {
 
 namespace {
-
-int64_t WallClockMs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
-}
 
 Status SystemError(const std::string& what) {
   const int error = errno;
@@ -78,7 +71,7 @@ constexpr std::string_view kProtectedModeError =
 Server::Server(Config config)
     : config_(std::move(config)),
       run_id_(RandomHex(40)),
-      start_ms_(WallClockMs()),
+      start_ms_(RealClock().WallMs()),
       start_cycles_(__rdtsc()),
       start_monotonic_us_(RealClock().MonotonicUs()) {
   replication_id_ = RandomHex(40);
@@ -418,7 +411,7 @@ bool Server::OverOutputLimit(Session& session, const OutputBufferLimit& limit) {
   // Errors that nobody reads must not be a way to fill the memory of a server with a password.
   over = over || (!session.client().authenticated && bytes > kUnauthenticatedOutputBytesMax);
   if (limit.soft_bytes > 0 && bytes >= limit.soft_bytes) {
-    const int64_t now_ms = WallClockMs();
+    const int64_t now_ms = RealClock().WallMs();
     if (session.over_soft_limit_since_ms == 0) session.over_soft_limit_since_ms = now_ms;
     over = over || now_ms - session.over_soft_limit_since_ms > limit.soft_seconds * 1000;
   } else {
@@ -493,7 +486,7 @@ void Server::ResumeAll() {
 
 void Server::EverySecond() {
   Totals totals;
-  totals.at_ms = WallClockMs();
+  totals.at_ms = RealClock().WallMs();
   // The loops' counters are theirs while they are IN.
   loops_.front()->dispatcher().Exclusively([&] {
     for (const auto& loop : loops_) {
