@@ -83,15 +83,20 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity,
 void Recovery::FindRing() {
   const uint64_t interrupted_epoch = std::exchange(found_.ring_epoch, 0);
   if (found_.empty || options_.ring_directory.empty()) return;
-  auto left = Ring::OpenLeft(options_.ring_directory, found_.identity.log_id);
+  const RingStamp stamp = Ring::StampFor(found_.identity.log_id, options_.directory);
+  auto left = Ring::OpenLeft(options_.ring_directory, stamp);
   if (!left.ok()) {
     if (left.system_errno() != ENOENT) Warn(std::string(left.message()));
+    for (const std::string& path : Ring::OfCopies(options_.ring_directory, stamp)) {
+      Warn("the ring " + path +
+           " is of this log in another directory (this one is a copy, or was " +
+           "moved from another file system); it was neither used nor touched");
+    }
     return;
   }
   std::unique_ptr<Ring> ring = std::move(left).value();
   const uint64_t epoch = ring->header().epoch.load(std::memory_order_acquire);
-  const bool stamped =
-      ring->header().stamp == Ring::StampFor(found_.identity.log_id, options_.directory);
+  const bool stamped = ring->header().stamp == stamp;
   // A recovery that was itself interrupted has begun an epoch whose ring is the older one.
   if (stamped && (epoch == found_.last_epoch || (epoch != 0 && epoch == interrupted_epoch))) {
     found_.ring_epoch = epoch;

@@ -11,7 +11,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <new>
+#include <system_error>
 
 #include "utils/check.h"
 
@@ -31,11 +33,18 @@ Status SystemError(std::string_view what, const std::string& path, int error) {
   return Status::Error(std::move(text), error);
 }
 
-std::string RingPath(const std::string& directory, uint64_t log_id) {
-  char name[48];
-  std::snprintf(name, sizeof(name), "/crabcache-%016llx.ring",
-                static_cast<unsigned long long>(log_id));
-  return directory + name;
+std::string NamePrefix(uint64_t log_id) {
+  char name[40];
+  std::snprintf(name, sizeof(name), "crabcache-%016llx-", static_cast<unsigned long long>(log_id));
+  return name;
+}
+
+std::string RingPath(const std::string& directory, const RingStamp& stamp) {
+  char place[48];
+  std::snprintf(place, sizeof(place), "%llx-%llx.ring",
+                static_cast<unsigned long long>(stamp.directory_device),
+                static_cast<unsigned long long>(stamp.directory_inode));
+  return directory + "/" + NamePrefix(stamp.log_id) + place;
 }
 
 constexpr uint64_t FileBytes(uint64_t slot_count, uint64_t data_bytes) {
@@ -94,7 +103,7 @@ Result<std::unique_ptr<Ring>> Ring::Create(const std::string& directory, const R
   const uint64_t data_bytes = std::bit_ceil(std::max(bytes, kDataBytesMin));
   const uint64_t slot_count = data_bytes / kDataBytesPerSlot;
   auto ring = std::unique_ptr<Ring>(new Ring());
-  const std::string path = RingPath(directory, stamp.log_id);
+  const std::string path = RingPath(directory, stamp);
   const std::string unfinished = path + ".new";
   unlink(unfinished.c_str());
   const int fd = open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -143,9 +152,21 @@ Result<std::unique_ptr<Ring>> Ring::CreatePrivate(uint64_t bytes) {
   return ring;
 }
 
-Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, uint64_t log_id) {
+std::vector<std::string> Ring::OfCopies(const std::string& directory, const RingStamp& stamp) {
+  std::vector<std::string> paths;
+  const std::string prefix = NamePrefix(stamp.log_id);
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(directory, error)) {
+    const std::string name = file.path().filename();
+    if (!name.starts_with(prefix) || !name.ends_with(".ring")) continue;
+    if (file.path() != RingPath(directory, stamp)) paths.push_back(file.path());
+  }
+  return paths;
+}
+
+Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const RingStamp& stamp) {
   auto ring = std::unique_ptr<Ring>(new Ring());
-  ring->path_ = RingPath(directory, log_id);
+  ring->path_ = RingPath(directory, stamp);
   const int fd = open(ring->path_.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return SystemError("open", ring->path_, errno);
   ring->fd_ = fd;

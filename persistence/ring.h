@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "persistence/log.h"
 #include "utils/status.h"
@@ -72,14 +73,19 @@ static_assert(sizeof(RingHeader) <= 4096);
 
 class Ring {
  public:
-  // Makes "<directory>/crabcache-<log id>.ring", replacing an older one of that name. `bytes` is
-  // rounded up to a power of two; the slots come on top (a quarter of it).
+  // Makes "<directory>/crabcache-<log id>-<device>-<inode>.ring", replacing an older one of that
+  // name: the log directory is named too, so that a copy of it, which has the same log id, never
+  // takes the place of the original's ring. `bytes` is rounded up to a power of two; the slots come
+  // on top (a quarter of it).
   static Result<std::unique_ptr<Ring>> Create(const std::string& directory, const RingStamp& stamp,
                                               uint64_t bytes);
   // One that dies with the process.
   static Result<std::unique_ptr<Ring>> CreatePrivate(uint64_t bytes);
   // The one an earlier process left; an error with ENOENT where there is none.
-  static Result<std::unique_ptr<Ring>> OpenLeft(const std::string& directory, uint64_t log_id);
+  static Result<std::unique_ptr<Ring>> OpenLeft(const std::string& directory,
+                                                const RingStamp& stamp);
+  // Rings of the same log in another directory: this one is a copy of it, or was moved.
+  static std::vector<std::string> OfCopies(const std::string& directory, const RingStamp& stamp);
   ~Ring();
 
   // The machine's boot id and the directory's inode, under this log id.

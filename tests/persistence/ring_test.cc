@@ -45,7 +45,7 @@ TEST_F(RingTest, OutlivesTheObjectThatMadeIt) {
     ring->slot(9).length = 5;
     ring->header().freed_lsn.store(8);
   }
-  auto left = Ring::OpenLeft(root_, 42);
+  auto left = Ring::OpenLeft(root_, Ring::StampFor(42, root_));
   ASSERT_TRUE(left.ok()) << left.message();
   Ring& ring = *left.value();
   EXPECT_EQ(std::string_view(ring.data(5), 5), "hello");
@@ -69,7 +69,7 @@ TEST_F(RingTest, IsRoundedUpToAPowerOfTwoAndNeverBelowAMebibyte) {
 
 TEST_F(RingTest, CannotBeOpenedWhileItIsInUse) {
   const auto ring = Create();
-  auto second = Ring::OpenLeft(root_, 42);
+  auto second = Ring::OpenLeft(root_, Ring::StampFor(42, root_));
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.system_errno(), EWOULDBLOCK);
 }
@@ -84,14 +84,27 @@ TEST_F(RingTest, StampsTellLogsDirectoriesAndBootsApart) {
   EXPECT_FALSE(stamp == other_boot);
 }
 
+TEST_F(RingTest, OfACopyOfTheDirectoryNeverTakesThePlaceOfTheOriginals) {
+  const auto ring = Create();
+  const std::string copy = root_ + "/copy";
+  std::filesystem::create_directory(copy);
+  const RingStamp stamp = Ring::StampFor(42, copy);
+  EXPECT_EQ(Ring::OpenLeft(root_, stamp).system_errno(), ENOENT);
+  EXPECT_EQ(Ring::OfCopies(root_, stamp), std::vector<std::string>{ring->path()});
+  auto other = Ring::Create(root_, stamp, 1 << 20);
+  ASSERT_TRUE(other.ok());
+  EXPECT_NE(other.value()->path(), ring->path());
+  EXPECT_TRUE(std::filesystem::exists(ring->path()));
+}
+
 TEST_F(RingTest, GarbageUnderItsNameIsSetAside) {
   const std::string path = Create()->path();
   std::ofstream(path, std::ios::trunc) << "no ring at all";
-  auto left = Ring::OpenLeft(root_, 42);
+  auto left = Ring::OpenLeft(root_, Ring::StampFor(42, root_));
   ASSERT_FALSE(left.ok());
   EXPECT_NE(left.message().find("kept as"), std::string_view::npos) << left.message();
   EXPECT_FALSE(std::filesystem::exists(path));
-  EXPECT_EQ(Ring::OpenLeft(root_, 42).system_errno(), ENOENT);
+  EXPECT_EQ(Ring::OpenLeft(root_, Ring::StampFor(42, root_)).system_errno(), ENOENT);
 }
 
 TEST_F(RingTest, GoesWhenItIsRemoved) {
