@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -20,6 +21,31 @@ Status SystemError(std::string_view what, std::string_view path, int error) {
   text.append(what).append(" ").append(path).append(": ").append(std::strerror(error));
   return Status::Error(std::move(text), error);
 }
+
+class RealMapping final : public Mapping {
+ public:
+  RealMapping(const char* address, uint64_t size, std::string path) : path_(std::move(path)) {
+    bytes_ = {address, size};
+  }
+  ~RealMapping() override {
+    if (!bytes_.empty()) munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+  }
+
+  Status Load(uint64_t offset, uint64_t count) override {
+    if (offset >= bytes_.size()) return Status::Ok();
+    count = std::min<uint64_t>(count, bytes_.size() - offset);
+    const uint64_t first = offset & ~(kPageBytes - 1);
+    char* const start = const_cast<char*>(bytes_.data()) + first;
+    if (madvise(start, offset + count - first, MADV_POPULATE_READ) == 0) return Status::Ok();
+    // A kernel before 5.14 does not know the advice; then a page that cannot be read is a SIGBUS.
+    if (errno == EINVAL) return Status::Ok();
+    return SystemError("read", path_, errno == EFAULT ? EIO : errno);
+  }
+
+ private:
+  static constexpr uint64_t kPageBytes = 4096;
+  const std::string path_;
+};
 
 class RealFile final : public File {
  public:
@@ -68,6 +94,17 @@ class RealFile final : public File {
       return SystemError("truncate", path_, errno);
     }
     return Status::Ok();
+  }
+
+  Result<std::unique_ptr<Mapping>> Map() override {
+    const uint64_t size = TRY(Size());
+    void* address = nullptr;
+    if (size > 0) {
+      address = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, 0);
+      if (address == MAP_FAILED) return SystemError("map", path_, errno);
+    }
+    return std::unique_ptr<Mapping>(
+        std::make_unique<RealMapping>(static_cast<const char*>(address), size, path_));
   }
 
  private:
@@ -149,6 +186,11 @@ class MachineDisk final : public Disk {
 
   Status Remove(const std::string& path) override {
     if (unlink(path.c_str()) != 0) return SystemError("remove", path, errno);
+    return Status::Ok();
+  }
+
+  Status Link(const std::string& from, const std::string& to) override {
+    if (link(from.c_str(), to.c_str()) != 0) return SystemError("link", from, errno);
     return Status::Ok();
   }
 

@@ -17,6 +17,21 @@
 
 namespace crab::wal {
 
+// Bytes of a file as they are when it is mapped; of a file that nobody changes any more.
+// Synchronized: constant.
+class Mapping {
+ public:
+  virtual ~Mapping() = default;
+  std::string_view bytes() const { return bytes_; }
+  // Brings the bytes [offset, offset + count) into memory, so that reading them neither waits for
+  // the disk nor dies of it: an error of the disk is a Status here. To be called before they are
+  // touched. Any thread.
+  virtual Status Load(uint64_t offset, uint64_t count) = 0;
+
+ protected:
+  std::string_view bytes_;
+};
+
 class File {
  public:
   virtual ~File() = default;  // closes; what was not synced is as durable as the disk pleases
@@ -31,6 +46,8 @@ class File {
   virtual Status SyncData() = 0;
   virtual Result<uint64_t> Size() = 0;
   virtual Status Truncate(uint64_t bytes) = 0;
+  // The whole file, of the size it has now, to be read. Outlives the File.
+  virtual Result<std::unique_ptr<Mapping>> Map() = 0;
 };
 
 // Holds a directory against a second server until destroyed.
@@ -55,6 +72,8 @@ class Disk {
   virtual Status CreateDirectories(const std::string& directory) = 0;         // OK when it exists
   virtual Status Rename(const std::string& from, const std::string& to) = 0;  // replaces `to`
   virtual Status Remove(const std::string& path) = 0;
+  // A second name for a file's bytes; fails with EEXIST where the name is taken.
+  virtual Status Link(const std::string& from, const std::string& to) = 0;
   // Makes creations, renames and removals in the directory survive a power cut.
   virtual Status SyncDirectory(const std::string& directory) = 0;
   // Hard links of the file: above 1, a backup shares its bytes and it must not be recycled.

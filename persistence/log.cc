@@ -63,7 +63,10 @@ LogImpl::LogImpl(Disk& disk, const Options& options)
       flush_interval_ms_(std::max(options.flush_interval_ms, 1u)),
       buffer_bytes_(options.buffer_bytes),
       max_segment_bytes_(options.max_segment_bytes),
-      on_error_(options.on_error) {}
+      on_error_(options.on_error),
+      compression_(options.compression),
+      keep_segments_(options.keep_segments),
+      keep_ms_(options.keep_ms) {}
 
 LogImpl::~LogImpl() {
   // An error here has nobody left to hear it; the ring stays for the next start.
@@ -442,6 +445,35 @@ void LogImpl::RequestSync() {
   WakeWriter();
 }
 
+void LogImpl::RequestRotate() {
+  rotate_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+}
+
+void LogImpl::SetCheckpoint(Lsn newest, Lsn oldest_kept) {
+  checkpoint_lsn_.store(newest, std::memory_order_release);
+  oldest_kept_.store(oldest_kept, std::memory_order_release);
+  retire_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+}
+
+void LogImpl::RequestCleanup(uint64_t keep_segments) {
+  cleanup_keep_.store(keep_segments, std::memory_order_release);
+  retire_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+}
+
+void LogImpl::SetRetention(uint64_t keep_segments, uint64_t keep_ms) {
+  keep_segments_.store(keep_segments, std::memory_order_relaxed);
+  keep_ms_.store(keep_ms, std::memory_order_relaxed);
+  retire_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+}
+
+void LogImpl::SetCompression(Compression compression) {
+  compression_.store(compression, std::memory_order_relaxed);
+}
+
 Status LogImpl::Stop() {
   if (stopped_) return Status::Ok();
   stopped_ = true;
@@ -453,8 +485,8 @@ Status LogImpl::Stop() {
   return ring_->Remove();
 }
 
-Status LogImpl::Resume() {
-  if (state() != State::kDegraded) return Status::Ok();
+Result<Lsn> LogImpl::Resume() {
+  if (state() != State::kDegraded) return last_lsn();
   if (!resumable()) return Status::Error("the disk of the log does not work yet");
   LockReservation();
   resumable_.store(false, std::memory_order_release);
@@ -465,9 +497,10 @@ Status LogImpl::Resume() {
     state_.store(State::kRunning, std::memory_order_release);
     UpdateReleaseLocked();
   }
+  const Lsn before = last_lsn_.load(std::memory_order_relaxed);
   UnlockReservation();
   WakeWriter();
-  return Status::Ok();
+  return before;
 }
 
 bool LogImpl::GateFailed(Lsn gate) const {

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "persistence/codec.h"
 #include "persistence/disk.h"
 #include "utils/status.h"
 
@@ -57,10 +58,18 @@ struct Options {
   uint64_t ring_bytes = 16 << 20;           // >= 1 MiB
   std::string ring_directory = "/dev/shm";  // empty: no shared ring, replies wait for written_lsn
   uint32_t shard_count = 1024;              // of the records from now on
-  uint64_t hash_seed = 0;      // likewise; 0: the log's own, a random one for a new log
-  bool single_thread = false;  // one appender: no lock around the reservation
-  uint32_t retry_ms = 2000;    // between tries of a disk that failed; doubled up to 32 times while
-                               // each recovery ends in the next failure
+  uint64_t hash_seed = 0;         // likewise; 0: the log's own, a random one for a new log
+  bool shard_by_hashtag = false;  // how the caller finds a key's shard: stated in the headers
+  bool single_thread = false;     // one appender: no lock around the reservation
+  Compression compression = Compression::kNone;
+  std::shared_ptr<const KeyRing> keys;  // null or empty: nothing is encrypted
+  uint64_t keep_segments = 0;           // segments retained that no checkpoint needs
+  uint64_t keep_ms = 0;                 // likewise, those sealed within this time
+  // Begins behind a gap, as after a time without the log: what is in the directory is not recovered
+  // and is void once a checkpoint at or above the first LSN is published.
+  bool after_gap = false;
+  uint32_t retry_ms = 2000;  // between tries of a disk that failed; doubled up to 32 times while
+                             // each recovery ends in the next failure
   uint32_t heartbeat_ms = 1000;  // a log that is quiet for so long states what is durable
   // Called on the writer's thread where `on_error` is kExit, and expected not to return. Empty:
   // prints the error and ends the process.
@@ -83,6 +92,10 @@ struct RecoveryReport {
   };
   std::vector<LostRange> lost;
   std::vector<std::string> warnings;  // whole sentences for the operator
+  Lsn checkpoint_lsn = 0;             // 0 = none was used
+  uint64_t checkpoint_entries = 0;    // keys in it
+  uint64_t checkpoint_bytes = 0;
+  std::string checkpoint_problem;  // why a newer one was not used
 };
 
 struct RecordView {
@@ -113,10 +126,18 @@ struct Metrics {
   uint64_t sync_last_us = 0, sync_total_us = 0, sync_max_us = 0;
   uint64_t ring_used_bytes = 0, ring_bytes = 0;
   uint64_t appends_dropped = 0;  // while degraded
-  bool resumable = false;        // degraded, and the disk works again: Resume() will succeed
-  bool ring_shared = false;      // survives kill -9
-  std::string last_error;        // "" while all is well
+  Lsn sealed_lsn = 0;            // all records up to here are in sealed segments
+  Lsn checkpoint_lsn = 0;        // as SetCheckpoint told, or found at the start
+  uint64_t segments_retired = 0, segments_recycled = 0, spare_segments = 0;
+  uint64_t packed_bytes = 0, plain_bytes = 0;  // of compressed or encrypted batches
+  bool awaits_checkpoint =
+      false;                 // records are kept behind a gap whose checkpoint is not there yet
+  bool resumable = false;    // degraded, and the disk works again: Resume() will succeed
+  bool ring_shared = false;  // survives kill -9
+  std::string last_error;    // "" while all is well
 };
+
+class Backlog;
 
 class Log {
  public:
@@ -130,6 +151,11 @@ class Log {
                                            const std::function<void(const Identity&)>& identify,
                                            const std::function<Status(const RecordView&)>& apply,
                                            RecoveryReport* report);
+  // The same without replaying anything: `*backlog` is what is to be replayed. Under `salvage` only
+  // what decides where the log ends has been read by then, so that a server may serve while it
+  // replays; prefix and strict judge the whole log first. identity() tells the hash seed.
+  static Result<std::unique_ptr<Log>> Open(Disk& disk, const Options& options,
+                                           std::unique_ptr<Backlog>* backlog);
   // Writes a STOP frame and syncs, unless Stop() did.
   virtual ~Log() = default;
 
@@ -177,16 +203,32 @@ class Log {
   virtual void SetOnError(OnError on_error) = 0;
   // Asks for a sync now, whatever the policy (WAITAOF, SHUTDOWN, WAL FLUSH); watch durable_lsn.
   virtual void RequestSync() = 0;
+  // Asks for a new segment before the next record (WAL ROTATE, backup): everything appended before
+  // this call is in sealed segments once metrics().sealed_lsn reaches it. Nothing happens where the
+  // current segment is empty.
+  virtual void RequestRotate() = 0;
+  // A checkpoint at `newest` is published, and nothing at or below `oldest_kept` will be read any
+  // more: segments that hold no later record are retired, beyond what keep_segments and keep_ms
+  // retain. Ends the time after a gap when `newest` is not below the gap's first LSN - 1. The
+  // retiring happens on the writer's thread, soon.
+  virtual void SetCheckpoint(Lsn newest, Lsn oldest_kept) = 0;
+  // Retires now what SetCheckpoint allows and retention would keep, all but `keep` segments (WAL
+  // CLEANUP keep). Watch metrics().segments.
+  virtual void RequestCleanup(uint64_t keep_segments) = 0;
+  virtual void SetRetention(uint64_t keep_segments, uint64_t keep_ms) = 0;
+  virtual void SetCompression(Compression compression) = 0;  // from the next segment on
+
   // Drains, writes STOP, syncs, ends the writer thread and removes the ring. An error says what is
   // not on disk; the ring then stays for the next start.
   virtual Status Stop() = 0;
 
-  // Ends kDegraded once metrics().resumable says that the disk works again (the listener is called
-  // then). Called world-exclusive: the state is kRunning at once, in a new epoch that begins with
-  // a GAP frame; no file is touched. The caller then appends the whole keyspace, beginning with a
-  // broadcast FLUSHALL, for the records dropped meanwhile are in no segment. As one TXN record it
-  // is recovered whole or not at all, and until it is whole a restart finds what was before it.
-  virtual Status Resume() = 0;
+  // Begins to end kDegraded once metrics().resumable says that the disk works again (the listener
+  // is called then). Called world-exclusive: from here on records are kept again, in a new epoch
+  // that begins with a GAP frame, and no file is touched. The state stays kDegraded (nothing is
+  // promised) until SetCheckpoint tells of a checkpoint at or above the LSN returned here, the last
+  // before the gap's first record: the caller takes it now, in the same exclusive moment. A restart
+  // before that finds what was before the gap.
+  virtual Result<Lsn> Resume() = 0;
   virtual bool resumable() const = 0;
   // True for a gate whose records were given up when the log degraded under `sync`: a reply held
   // for it must never leave, its connection is closed. Ask before release_lsn(), which opens all

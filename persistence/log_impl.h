@@ -52,14 +52,21 @@ class LogImpl final : public Log {
   void SetMaxSegmentBytes(uint64_t bytes) override;
   void SetOnError(OnError on_error) override;
   void RequestSync() override;
+  void RequestRotate() override;
+  void SetCheckpoint(Lsn newest, Lsn oldest_kept) override;
+  void RequestCleanup(uint64_t keep_segments) override;
+  void SetRetention(uint64_t keep_segments, uint64_t keep_ms) override;
+  void SetCompression(Compression compression) override;
   Status Stop() override;
-  Status Resume() override;
+  Result<Lsn> Resume() override;
   bool resumable() const override { return resumable_.load(std::memory_order_acquire); }
   bool GateFailed(Lsn gate) const override;
   Metrics metrics() const override;
   const Identity& identity() const override { return identity_; }
 
  private:
+  static constexpr uint64_t kNoCleanup = ~uint64_t{0};
+
   // A record whose payload found no place in the ring, or whose LSN found no slot.
   struct HeapRecord {
     FrameHeader header = {};
@@ -161,6 +168,8 @@ class LogImpl final : public Log {
   std::atomic<bool> parked_{false};
   std::atomic<bool> urgent_{false};  // a heap record holds replies back
   std::atomic<bool> sync_requested_{false};
+  std::atomic<bool> rotate_requested_{false};
+  std::atomic<bool> retire_requested_{false};  // what may be retired has changed
   std::atomic<bool> stopping_{false};
 
   std::atomic<SyncPolicy> policy_;
@@ -168,6 +177,12 @@ class LogImpl final : public Log {
   std::atomic<uint64_t> buffer_bytes_;
   std::atomic<uint64_t> max_segment_bytes_;
   std::atomic<OnError> on_error_;
+  std::atomic<Compression> compression_;
+  std::atomic<uint64_t> keep_segments_;
+  std::atomic<uint64_t> keep_ms_;
+  std::atomic<uint64_t> cleanup_keep_{kNoCleanup};  // segments to be left by the one asked for
+  std::atomic<Lsn> checkpoint_lsn_{0};              // of the newest one
+  std::atomic<Lsn> oldest_kept_{0};                 // nothing at or below it is needed
   std::atomic<bool> resumable_{false};
   std::atomic<Lsn> failed_first_{1}, failed_last_{0};  // gates that can never be kept
 

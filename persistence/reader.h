@@ -28,7 +28,10 @@ struct SegmentInfo {
 
   uint32_t format_version = 0;
   uint32_t min_reader_version = 0;
-  uint32_t flags = 0;  // compression, encryption: 0 today
+  uint32_t flags = 0;   // kFlagCompressed, kFlagEncrypted, kHeaderShardByHashtag
+  uint64_t key_id = 0;  // of the key of its PACK frames, 0 = none
+  Compression compression = Compression::kNone;
+  bool shard_by_hashtag = false;
   Identity identity;
   uint64_t epoch = 0;
   int64_t created_at_ms = 0;

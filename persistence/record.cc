@@ -43,6 +43,10 @@ const char* FrameTypeName(uint8_t type) {
       return "stop";
     case FrameType::kGap:
       return "gap";
+    case FrameType::kIndex:
+      return "index";
+    case FrameType::kPack:
+      return "pack";
   }
   return "unknown";
 }

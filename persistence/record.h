@@ -28,7 +28,9 @@ enum class FrameType : uint8_t {
   kBatch = 16,  // before each write: BatchPayload
   kSeal = 17,   // the end of a full segment: EndPayload
   kStop = 18,   // the clean end of a log: EndPayload
-  kGap = 19,    // logging was off before this: what follows begins with an image
+  kGap = 19,    // logging was off before this: what follows needs a checkpoint at its beginning
+  kIndex = 20,  // where the records since the last one stand, by shard: index.h
+  kPack = 21,   // records as one compressed or encrypted piece: PackPayload and the packed frames
 };
 
 constexpr bool IsRecord(uint8_t type) { return type >= 1 && type < 16; }
@@ -39,7 +41,7 @@ struct [[gnu::packed]] FrameHeader {
   uint32_t length;  // of the payload
   uint64_t lsn;
   uint8_t type;
-  uint8_t flags;  // bit 0: compressed, bit 1: encrypted (neither is written yet); others: ignore
+  uint8_t flags;  // of a PACK, bit 0: compressed, bit 1: encrypted
   uint16_t shard;
 };
 static_assert(sizeof(FrameHeader) == 20);
@@ -56,8 +58,21 @@ struct [[gnu::packed]] EndPayload {
   uint64_t records;      // in this segment
   uint32_t running_crc;  // over the checksums of all frames before this one, in order
   uint32_t zero;
+  uint64_t last_index;  // offset in the file of the last INDEX frame, 0 = none
 };
-static_assert(sizeof(EndPayload) == 24);
+static_assert(sizeof(EndPayload) == 32);
+constexpr size_t kOldEndPayloadBytes = 24;  // without last_index: format version 1
+
+// What stands before the packed bytes of a PACK. Unpacked they are whole frames of records, each
+// padded to a multiple of 8, their checksums the body's part alone. Authenticated with them: log
+// id, segment number and offset of the PACK (8 bytes each), its header with a checksum of zero, and
+// this.
+struct [[gnu::packed]] PackPayload {
+  uint32_t plain_bytes;
+  uint32_t records;
+  uint64_t first_lsn;
+};
+static_assert(sizeof(PackPayload) == 16);
 
 constexpr size_t kFrameAlignment = 8;
 constexpr uint32_t kPayloadBytesMax = 0xfffffff0u - sizeof(FrameHeader);

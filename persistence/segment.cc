@@ -39,6 +39,7 @@ std::string EncodeSegmentHeader(const SegmentInfo& info) {
   header.min_reader_version = info.min_reader_version;
   header.header_bytes = kSegmentHeaderBytes;
   header.flags = info.flags;
+  if (info.shard_by_hashtag) header.flags |= kHeaderShardByHashtag;
   header.log_id = info.identity.log_id;
   header.epoch = info.epoch;
   header.number = info.number;
@@ -54,6 +55,8 @@ std::string EncodeSegmentHeader(const SegmentInfo& info) {
   header.replication_offset = info.replication_offset;
   std::memcpy(header.replication_id, info.identity.replication_id, sizeof(header.replication_id));
   header.ring_epoch = info.ring_epoch;
+  header.key_id = info.key_id;
+  header.compression = static_cast<uint32_t>(info.compression);
   const char* bytes = reinterpret_cast<const char*>(&header);
   header.crc = Crc32c({bytes, offsetof(SegmentHeader, crc)});
   return {bytes, sizeof(header)};
@@ -99,6 +102,9 @@ void DecodeSegmentHeader(std::string_view bytes, SegmentInfo* info) {
   info->replication_offset = header.replication_offset;
   std::memcpy(info->identity.replication_id, header.replication_id, sizeof(header.replication_id));
   info->ring_epoch = header.ring_epoch;
+  info->key_id = header.key_id;
+  info->compression = static_cast<Compression>(header.compression);
+  info->shard_by_hashtag = (header.flags & kHeaderShardByHashtag) != 0;
 }
 
 void SegmentWriter::Count(const FrameHeader& header) {
@@ -136,7 +142,7 @@ void SegmentWriter::AddFrame(std::string& out, FrameType type, Lsn lsn, std::str
 }
 
 void SegmentWriter::AddEnd(std::string& out, FrameType type, Lsn lsn, int64_t wall_ms) {
-  const EndPayload end = {static_cast<uint64_t>(wall_ms), records_, running_crc_, 0};
+  const EndPayload end = {static_cast<uint64_t>(wall_ms), records_, running_crc_, 0, 0};
   AddFrame(out, type, lsn, {reinterpret_cast<const char*>(&end), sizeof(end)});
 }
 

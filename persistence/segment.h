@@ -18,9 +18,10 @@
 
 namespace crab::wal {
 
-constexpr uint32_t kFormatVersion = 1;     // what this program writes
-constexpr uint32_t kMinReaderVersion = 1;  // of those who want to read it
+constexpr uint32_t kFormatVersion = 2;     // what this program writes
+constexpr uint32_t kMinReaderVersion = 1;  // of those who want to read it; 2 with PACK frames
 constexpr uint64_t kSegmentHeaderBytes = 4096;
+constexpr uint32_t kHeaderShardByHashtag = 4;  // of the header's flags, beside kFlag... of codec.h
 constexpr char kSegmentMagic[8] = {'C', 'R', 'A', 'B', 'W', 'A', 'L', '\n'};
 
 struct [[gnu::packed]] SegmentHeader {
@@ -44,12 +45,15 @@ struct [[gnu::packed]] SegmentHeader {
   uint64_t replication_offset;
   char replication_id[40];
   uint64_t ring_epoch;
-  char zero[3924];
+  uint64_t key_id;
+  uint32_t compression;
+  char zero[3912];
   uint32_t crc;  // CRC32C of all the bytes before it
 };
 static_assert(sizeof(SegmentHeader) == kSegmentHeaderBytes);
 static_assert(offsetof(SegmentHeader, salt) == 72);
 static_assert(offsetof(SegmentHeader, replication_id) == 120);
+static_assert(offsetof(SegmentHeader, key_id) == 168);
 static_assert(offsetof(SegmentHeader, crc) == 4092);
 
 std::string SegmentName(uint64_t number);

@@ -178,8 +178,8 @@ void Server::HealLog() {
       heal_not_before_ms_ = RealClock().MonotonicUs() / 1000 + kHealRetrySeconds * 1000;
       return;
     }
-    if (Status status = log->Resume(); !status.ok()) {
-      LogWarn("the log cannot go on yet", {{"error", status.message()}});
+    if (auto resumed = log->Resume(); !resumed.ok()) {
+      LogWarn("the log cannot go on yet", {{"error", resumed.message()}});
       return;
     }
     AppendImage(*log, std::move(*image));

@@ -45,6 +45,10 @@ class FakeLog : public wal::Log {
   int64_t room_secured() const { return room_secured_; }
   uint64_t room_asked() const { return room_asked_; }  // calls of SecureRoom
   uint64_t syncs_requested() const { return syncs_requested_; }
+  uint64_t rotations_requested() const { return rotations_requested_; }
+  uint64_t cleanups_requested() const { return cleanups_requested_; }
+  wal::Lsn checkpoint_lsn() const { return checkpoint_lsn_; }  // of the last SetCheckpoint
+  wal::Lsn oldest_kept() const { return oldest_kept_; }
 
   // --- wal::Log ---
   bool SecureRoom(size_t payload_bytes) override {
@@ -80,8 +84,16 @@ class FakeLog : public wal::Log {
   void SetMaxSegmentBytes(uint64_t) override {}
   void SetOnError(wal::OnError) override {}
   void RequestSync() override { ++syncs_requested_; }
+  void RequestRotate() override { ++rotations_requested_; }
+  void SetCheckpoint(wal::Lsn newest, wal::Lsn oldest_kept) override {
+    checkpoint_lsn_ = newest;
+    oldest_kept_ = oldest_kept;
+  }
+  void RequestCleanup(uint64_t) override { ++cleanups_requested_; }
+  void SetRetention(uint64_t, uint64_t) override {}
+  void SetCompression(wal::Compression) override {}
   Status Stop() override { return Status::Ok(); }
-  Status Resume() override { return Status::Ok(); }
+  Result<wal::Lsn> Resume() override { return last_lsn(); }
   bool resumable() const override { return false; }
   bool GateFailed(wal::Lsn gate) const override { return gate > failed_above; }
   wal::Metrics metrics() const override {
@@ -89,6 +101,7 @@ class FakeLog : public wal::Log {
     metrics.state = state();
     metrics.last_lsn = last_lsn();
     metrics.durable_lsn = durable_lsn();
+    metrics.checkpoint_lsn = checkpoint_lsn_;
     metrics.last_error = last_error;
     return metrics;
   }
@@ -100,6 +113,10 @@ class FakeLog : public wal::Log {
   std::atomic<int64_t> room_secured_{0};
   std::atomic<uint64_t> room_asked_{0};
   uint64_t syncs_requested_ = 0;
+  uint64_t rotations_requested_ = 0;
+  uint64_t cleanups_requested_ = 0;
+  wal::Lsn checkpoint_lsn_ = 0;
+  wal::Lsn oldest_kept_ = 0;
   std::function<void()> listener_;
   wal::Identity identity_;
 };

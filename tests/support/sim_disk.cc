@@ -45,6 +45,10 @@ const char* CallName(DiskCall call) {
       return "find the free space of";
     case kLock:
       return "lock";
+    case kLink:
+      return "link";
+    case kMap:
+      return "map";
     default:
       return "use";
   }
@@ -164,12 +168,39 @@ class SimFile : public wal::File {
     return status;
   }
 
+  Result<std::unique_ptr<wal::Mapping>> Map() override;
+
  private:
   SimDisk* const disk_;
   const uint64_t inode_;
   const std::string path_;
   const bool writable_;
 };
+
+// A copy of the file as it was: nobody changes what is mapped.
+class SimMapping : public wal::Mapping {
+ public:
+  SimMapping(SimDisk* disk, std::string path, std::string copy)
+      : disk_(disk), path_(std::move(path)), copy_(std::move(copy)) {
+    bytes_ = copy_;
+  }
+  Status Load(uint64_t, uint64_t) override {
+    std::lock_guard lock(disk_->mutex_);
+    return disk_->Enter(kMap, path_);
+  }
+
+ private:
+  SimDisk* const disk_;
+  const std::string path_;
+  const std::string copy_;
+};
+
+Result<std::unique_ptr<wal::Mapping>> SimFile::Map() {
+  std::lock_guard lock(disk_->mutex_);
+  TRY(disk_->Enter(kMap, path_));
+  return std::unique_ptr<wal::Mapping>(
+      std::make_unique<SimMapping>(disk_, path_, disk_->inodes_[inode_].current));
+}
 
 class SimLock : public wal::DirectoryLock {
  public:
@@ -400,6 +431,22 @@ Status SimDisk::Remove(const std::string& path) {
   return status;
 }
 
+Status SimDisk::Link(const std::string& from, const std::string& to) {
+  std::lock_guard lock(mutex_);
+  Status status = Enter(kLink, from);
+  if (!status.ok() && !crash_happens_now_) return status;
+  Directory* source = FindDirectory(DirectoryOf(from));
+  Directory* target = FindDirectory(DirectoryOf(to));
+  if (source == nullptr || source->current.count(NameOf(from)) == 0 || target == nullptr) {
+    return Fail(kLink, from, ENOENT);
+  }
+  if (target->current.count(NameOf(to)) != 0) return Fail(kLink, to, EEXIST);
+  const uint64_t inode = source->current[NameOf(from)];
+  target->changes.push_back({.inode = inode, .from = "", .to = NameOf(to)});
+  ApplyNames(target->changes.back(), &target->current);
+  return status;
+}
+
 Status SimDisk::SyncDirectory(const std::string& directory) {
   std::lock_guard lock(mutex_);
   Status status = Enter(kSyncDirectory, directory);
@@ -421,7 +468,11 @@ Result<uint64_t> SimDisk::LinkCount(const std::string& path) {
   TRY(Enter(kLinkCount, path));
   const Inode* file = FindFile(path);
   if (file == nullptr) return Fail(kLinkCount, path, ENOENT);
-  return uint64_t{file->links};
+  uint64_t names = 0;
+  for (const auto& [name, other] : directories_) {
+    for (const auto& [_, inode] : other.current) names += &inodes_[inode] == file ? 1 : 0;
+  }
+  return std::max(names, file->links);
 }
 
 Result<uint64_t> SimDisk::FreeBytes(const std::string& directory) {

@@ -38,10 +38,12 @@ enum DiskCall : uint32_t {
   kLinkCount = 1 << 12,
   kFreeBytes = 1 << 13,
   kLock = 1 << 14,
-  kAnyCall = (1 << 15) - 1,
+  kLink = 1 << 15,
+  kMap = 1 << 16,  // of a file, and bringing a part of it into memory
+  kAnyCall = (1 << 17) - 1,
   // Those after which the disk may differ from before: a crash between two others changes nothing.
   kChangingCalls = kCreate | kWrite | kSync | kTruncate | kCreateDirectories | kRename | kRemove |
-                   kSyncDirectory,
+                   kSyncDirectory | kLink,
 };
 
 // What a power cut leaves of the changes that no sync covered.
@@ -83,6 +85,7 @@ class SimDisk : public wal::Disk {
   Status CreateDirectories(const std::string& directory) override;
   Status Rename(const std::string& from, const std::string& to) override;
   Status Remove(const std::string& path) override;
+  Status Link(const std::string& from, const std::string& to) override;
   Status SyncDirectory(const std::string& directory) override;
   Result<uint64_t> LinkCount(const std::string& path) override;
   Result<uint64_t> FreeBytes(const std::string& directory) override;
@@ -128,6 +131,7 @@ class SimDisk : public wal::Disk {
 
  private:
   friend class SimFile;
+  friend class SimMapping;
   friend class SimLock;
 
   // A change of a file that no sync covered yet. A truncation has no bytes.

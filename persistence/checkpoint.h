@@ -1,0 +1,96 @@
+// A checkpoint: everything as of one LSN, in one file, so that a restart reads no record at or
+// below it. The file is a header, chunks (each the effects that make some keys of one shard), an
+// index of the chunks by shard, and an end. FORMAT.md is the specification.
+// The bytes of a chunk are opaque here, as a record's payload is.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "persistence/codec.h"
+#include "persistence/disk.h"
+#include "persistence/log.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+struct CheckpointInfo {
+  std::string name;  // "checkpoint-00000000000000000017.ckpt": the digits are the LSN
+  std::string path;
+  std::string problem;  // "" = header, index and end are good
+
+  Lsn lsn = 0;  // it holds exactly what the records up to this one made
+  Identity identity;
+  bool shard_by_hashtag = false;  // how the shards of its chunks were found
+  int64_t created_at_ms = 0;
+  uint64_t key_id = 0;  // of the key it is encrypted with, 0 = none
+  Compression compression = Compression::kNone;
+  uint64_t file_bytes = 0;
+  uint64_t chunks = 0;
+  uint64_t entries = 0;      // keys
+  uint64_t plain_bytes = 0;  // of all chunks before compression
+};
+
+std::string CheckpointName(Lsn lsn);
+std::optional<Lsn> CheckpointLsn(std::string_view name);  // nullopt: no checkpoint's name
+
+// All that have a checkpoint's name, newest first, those with a problem included. Reads headers,
+// ends and indexes, not chunks.
+Result<std::vector<CheckpointInfo>> ListCheckpoints(Disk& disk, const std::string& directory);
+
+// Writes one. Thread-bound. Until Publish there is only "checkpoint.tmp", which the next writer
+// removes, as does the destructor.
+class CheckpointWriter {
+ public:
+  // `info`: lsn, identity, shard_by_hashtag, created_at_ms are taken from it.
+  static Result<std::unique_ptr<CheckpointWriter>> Create(Disk& disk, const std::string& directory,
+                                                          const CheckpointInfo& info,
+                                                          Compression compression,
+                                                          std::shared_ptr<const KeyRing> keys);
+  virtual ~CheckpointWriter() = default;
+
+  // One chunk; those of one shard are read back in the order in which they were added. It is
+  // written out as memory fills (1 MiB), and synced piece by piece (16 MiB), so that the last sync
+  // is short and the disk's queue stays so.
+  virtual Status Add(uint16_t shard, std::string_view effects, uint64_t entries) = 0;
+  // Index, end, sync. Nothing can be added any more.
+  virtual Status Finish() = 0;
+  // Gives it its name and syncs the directory. The caller has seen durable_lsn reach the
+  // checkpoint's LSN: a checkpoint must not know more than the log.
+  virtual Status Publish() = 0;
+  virtual uint64_t bytes() const = 0;  // in the file so far
+  virtual const CheckpointInfo& info() const = 0;
+};
+
+// Reads one. Synchronized once open: any number of threads, each with a Codec and scratch memory of
+// its own inside the call.
+class CheckpointReader {
+ public:
+  // Maps the file and checks all but the chunks. A missing or wrong key, and damage, are errors
+  // that say so; system_errno() is ENOKEY (the key) or EBADMSG (damage), or the disk's own.
+  static Result<std::unique_ptr<CheckpointReader>> Open(Disk& disk, const std::string& path,
+                                                        std::shared_ptr<const KeyRing> keys);
+  virtual ~CheckpointReader() = default;
+
+  virtual const CheckpointInfo& info() const = 0;
+  // Bytes of the chunks of this shard in the file.
+  virtual uint64_t ShardBytes(uint16_t shard) const = 0;
+  // Checks every chunk of the shards [first, last), then gives the plain bytes of each to `take`,
+  // in file order: all of a shard's or none.
+  using Take = std::function<Status(uint16_t shard, std::string_view effects)>;
+  virtual Status ForEachChunk(uint32_t first_shard, uint32_t last_shard, const Take& take) = 0;
+  // Checks every byte of the file. `progress` (may be empty) is told the bytes done.
+  virtual Status Verify(const std::function<void(uint64_t)>& progress) = 0;
+};
+
+// Removes all but the newest `keep` good ones, and those with a problem that are older than the
+// oldest one kept; syncs the directory. Returns the names of those that are gone.
+Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
+                                                      size_t keep);
+
+}  // namespace crab::wal
