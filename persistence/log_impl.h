@@ -1,5 +1,6 @@
 // The log itself, behind log.h. Two sides meet in the ring: appenders (log.cc) reserve, copy and
-// publish; the writer's thread (log_writer.cc) drains, writes, syncs and frees.
+// publish; the writer's thread drains, writes, syncs and frees (log_writer.cc), keeps the files
+// (log_segments.cc) and meets the disk's failures (log_trouble.cc).
 //
 // Locks: `reservation` orders appenders (elided with one); `release_mutex_` guards what decides
 // release_lsn and the heap records, and is taken inside the reservation where both are;
@@ -66,6 +67,7 @@ class LogImpl final : public Log {
 
  private:
   static constexpr uint64_t kNoCleanup = ~uint64_t{0};
+  static constexpr size_t kStageBytes = size_t{1} << 20;  // of one write
 
   // A record whose payload found no place in the ring, or whose LSN found no slot.
   struct HeapRecord {
