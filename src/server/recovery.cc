@@ -76,6 +76,18 @@ LogLevel LogLevelOf(LogVerbosity verbosity) {
   CHECK(false);
 }
 
+wal::Compression CompressionOf(WalCompression compression) {
+  switch (compression) {
+    case WalCompression::kNone:
+      return wal::Compression::kNone;
+    case WalCompression::kLz4:
+      return wal::Compression::kLz4;
+    case WalCompression::kZstd:
+      return wal::Compression::kZstd;
+  }
+  CHECK(false);
+}
+
 namespace {
 
 wal::RecoveryMode RecoveryModeOf(WalRecovery mode) {
@@ -90,7 +102,9 @@ wal::RecoveryMode RecoveryModeOf(WalRecovery mode) {
   CHECK(false);
 }
 
-wal::Options LogOptions(const Config& config, bool single_thread) {
+}  // namespace
+
+Result<wal::Options> LogOptions(const Config& config, bool single_thread) {
   wal::Options options;
   options.directory = config.wal_dir;
   options.max_segment_bytes = config.wal_max_segment_size;
@@ -102,30 +116,34 @@ wal::Options LogOptions(const Config& config, bool single_thread) {
   options.ring_bytes = config.wal_ring_size;
   options.ring_directory = config.wal_ring_dir;
   options.shard_count = static_cast<uint32_t>(config.shards);
+  options.shard_by_hashtag = config.shard_by_hashtag;
   options.single_thread = single_thread;
+  options.compression = CompressionOf(config.wal_compression);
+  options.keys = TRY(wal::KeyRing::Load(config.wal_encryption_key_file));
+  options.keep_segments = static_cast<uint64_t>(config.wal_keep_segments);
+  options.keep_ms = static_cast<uint64_t>(config.wal_keep_ms);
   return options;
 }
 
-}  // namespace
-
-Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, bool single_thread,
-                                                  uint64_t hash_seed, wal::RecoveryReport* report) {
-  wal::Options options = LogOptions(config, single_thread);
+Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, wal::Disk& disk,
+                                                  bool single_thread, uint64_t hash_seed,
+                                                  wal::RecoveryReport* report) {
+  wal::Options options = TRY(LogOptions(config, single_thread));
   options.hash_seed = hash_seed;
   // What an earlier log holds is superseded by the image, and so is any damage to it.
   options.recovery = wal::RecoveryMode::kSalvage;
   return wal::Log::Open(
-      wal::RealDisk(), options, [](const wal::Identity&) {},
+      disk, options, [](const wal::Identity&) {},
       [](const wal::RecordView&) { return Status::Ok(); }, report);
 }
 
 Result<std::unique_ptr<wal::Log>> Recovery::Run(
-    const Config& config, bool single_thread,
+    const Config& config, wal::Disk& disk, bool single_thread,
     const std::function<Execution&(uint64_t hash_seed)>& build, wal::RecoveryReport* report) {
-  const wal::Options options = LogOptions(config, single_thread);
+  const wal::Options options = TRY(LogOptions(config, single_thread));
   std::unique_ptr<Dispatcher> dispatcher;
   std::unique_ptr<wal::Log> log = TRY(wal::Log::Open(
-      wal::RealDisk(), options,
+      disk, options,
       [&](const wal::Identity& identity) {
         dispatcher = std::make_unique<Dispatcher>(build(identity.hash_seed), /*loop=*/0);
       },

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 
+#include "persistence/disk.h"
 #include "persistence/log.h"
 #include "src/config.h"
 #include "src/execution/dispatch.h"
@@ -18,11 +19,17 @@ wal::SyncPolicy SyncPolicyOf(WalSyncPolicy policy);
 wal::OnError OnErrorOf(WalOnError on_error);
 EvictionPolicy EvictionPolicyOf(MaxmemoryPolicy policy);
 LogLevel LogLevelOf(LogVerbosity verbosity);
+wal::Compression CompressionOf(WalCompression compression);
+
+// The log's options as the configuration states them. Reads the key file, if there is one; the
+// error says what is wrong with it.
+Result<wal::Options> LogOptions(const Config& config, bool single_thread);
 
 // Opens the log for a keyspace that is already there, of this hash seed: nothing is replayed, and
 // AppendImage is to follow.
-Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, bool single_thread,
-                                                  uint64_t hash_seed, wal::RecoveryReport* report);
+Result<std::unique_ptr<wal::Log>> OpenLogForImage(const Config& config, wal::Disk& disk,
+                                                  bool single_thread, uint64_t hash_seed,
+                                                  wal::RecoveryReport* report);
 
 // The whole keyspace as the payload of one TXN record: a broadcast FLUSHALL and every key, so that
 // a log that begins or goes on with it holds all that is in memory. One record, because a restart
@@ -35,7 +42,7 @@ class Recovery {
  public:
   // `build` makes the keyspace for the log's hash seed and returns what to replay into.
   // The error is for the operator. Reports and logs what was found.
-  Result<std::unique_ptr<wal::Log>> Run(const Config& config, bool single_thread,
+  Result<std::unique_ptr<wal::Log>> Run(const Config& config, wal::Disk& disk, bool single_thread,
                                         const std::function<Execution&(uint64_t hash_seed)>& build,
                                         wal::RecoveryReport* report);
 

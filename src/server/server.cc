@@ -68,8 +68,9 @@ constexpr std::string_view kProtectedModeError =
 
 }  // namespace
 
-Server::Server(Config config)
+Server::Server(Config config, wal::Disk& disk)
     : config_(std::move(config)),
+      disk_(disk),
       run_id_(RandomHex(40)),
       start_ms_(RealClock().WallMs()),
       start_cycles_(__rdtsc()),
@@ -105,8 +106,8 @@ int64_t RaiseDescriptorLimit(int64_t maxclients) {
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::Start(Config config) {
-  std::unique_ptr<Server> server(new Server(std::move(config)));
+Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk) {
+  std::unique_ptr<Server> server(new Server(std::move(config), disk));
   const Config& options = server->config_;
   const int threads = static_cast<int>(options.threads > 0 ? options.threads : UsableCores());
   server->last_save_ms_ = server->start_ms_;
@@ -148,7 +149,7 @@ Status Server::OpenLog() {
   }
   Recovery recovery;
   log_ = TRY(recovery.Run(
-      config_, world_->loops() == 1,
+      config_, disk_, world_->loops() == 1,
       [&](uint64_t hash_seed) -> Execution& {
         options.hash_seed = hash_seed;
         build();
@@ -625,8 +626,8 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
 Status Server::StartLog(const Config& config) {
   std::string image = TRY(ImageOf(*keyspace_));
   wal::RecoveryReport report;
-  log_ =
-      TRY(OpenLogForImage(config, world_->loops() == 1, keyspace_->options().hash_seed, &report));
+  log_ = TRY(OpenLogForImage(config, disk_, world_->loops() == 1, keyspace_->options().hash_seed,
+                             &report));
   ListenToLog();
   execution_->log = log_.get();
   AppendImage(*log_, std::move(image));

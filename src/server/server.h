@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "persistence/disk.h"
 #include "persistence/log.h"
 #include "src/commands/registry.h"
 #include "src/config.h"
@@ -30,8 +31,8 @@ std::span<const Command> AdminCommands();
 class Server {
  public:
   // Opens the log, recovers, binds and listens; nothing is served before Run. The error is for the
-  // operator and says what could not be had.
-  static Result<std::unique_ptr<Server>> Start(Config config);
+  // operator and says what could not be had. `disk` holds the log and outlives the server.
+  static Result<std::unique_ptr<Server>> Start(Config config, wal::Disk& disk = wal::RealDisk());
   ~Server();
 
   // Serves on this thread and the other loops' until somebody asks for the stop.
@@ -44,6 +45,7 @@ class Server {
   Execution& execution() { return *execution_; }
   const Registry& registry() const { return *registry_; }
   Keyspace& keyspace() { return *keyspace_; }
+  wal::Disk& disk() { return disk_; }
   wal::Log* log() { return execution_->log; }
   const wal::RecoveryReport& recovery() const { return recovery_; }
   const std::vector<std::unique_ptr<Loop>>& loops() const { return loops_; }
@@ -101,7 +103,7 @@ class Server {
     Server* server;
   };
 
-  explicit Server(Config config);
+  Server(Config config, wal::Disk& disk);
   Status OpenLog();
   void ListenToLog();
   // After a time without the log, when its disk works again: goes on with an image of all data.
@@ -128,6 +130,7 @@ class Server {
   void StopLoops();
 
   Config config_;
+  wal::Disk& disk_;
   std::unique_ptr<Registry> registry_;
   std::unique_ptr<Keyspace> keyspace_;
   std::unique_ptr<World> world_;
