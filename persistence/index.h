@@ -1,13 +1,12 @@
 // Where the records of each shard stand in a segment, so that one shard can be recovered without
 // reading the others' records. The writer gathers it and puts it into INDEX frames, each for the
-// records since the one before, and the SEAL says where the last one is. FORMAT.md has the bytes.
+// records since the one before, and the SEAL says where the last one is. A checkpoint's index of
+// its chunks has the same bytes, which are in FORMAT.md.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "persistence/log.h"
@@ -29,13 +28,23 @@ class IndexBuilder {
   // A record at `offset` of the file. A TXN counts for each shard of its directory (one that cannot
   // be read, for kBroadcastShard), a record of all shards for kBroadcastShard.
   void Add(uint8_t type, uint16_t shard, std::string_view payload, uint64_t offset);
-  bool empty() const { return places_.empty(); }
+  bool empty() const { return records_ == 0; }
   // The payload of an INDEX frame for what was added since the last one; empties the builder.
   // `previous`: offset in the file of the INDEX frame before, 0 = none.
   std::string Take(uint64_t previous);
 
  private:
-  std::vector<std::pair<uint16_t, uint32_t>> places_;  // shard, offset / 8
+  static constexpr int kOffsetBits = 48;
+
+  void AddPlace(uint16_t shard, uint64_t offset);
+  void SortByShard();
+
+  std::vector<uint64_t> places_;  // the shard above kOffsetBits of offset / 8
+  uint32_t records_ = 0;
+  uint32_t shards_ = 0;  // above all of places_, kBroadcastShard aside
+  // Working memory, kept from one index to the next.
+  std::vector<uint64_t> sorted_;
+  std::vector<uint32_t> starts_;
   std::vector<TxnPart> parts_;
 };
 
