@@ -27,6 +27,11 @@ constexpr uint8_t kFlagEncrypted = 2;
 // whose key was changed stays readable.
 class KeyRing {
  public:
+  KeyRing() = default;
+  ~KeyRing();  // wipes the keys
+  KeyRing(const KeyRing&) = delete;
+  KeyRing& operator=(const KeyRing&) = delete;
+
   // "" = no file: nothing is encrypted and nothing encrypted can be read. The error says what is
   // wrong with the file, and never quotes a key.
   static Result<std::shared_ptr<const KeyRing>> Load(const std::string& path);
@@ -43,6 +48,8 @@ class KeyRing {
     uint64_t id;
     std::array<unsigned char, 32> bytes;
   };
+  const Key* Find(uint64_t id) const;
+
   std::vector<Key> keys_;
 };
 
@@ -57,8 +64,9 @@ class Codec {
   // Whether Pack changes anything.
   bool active() const;
   // Appends the packed form of `plain` to `out` and tells by `flags` (kFlag...) what was done.
-  // Bytes that compression does not make smaller stay as they are. `context` (a frame's header) is
-  // authenticated with them when they are encrypted, and not stored.
+  // Bytes that compression does not make smaller stay as they are. `context` (what is known of the
+  // place before it is packed) is authenticated with them and the flags when they are encrypted,
+  // and not stored.
   Status Pack(std::string_view plain, std::string_view context, std::string* out, uint8_t* flags);
   // The plain bytes: `packed` itself where flags say nothing, otherwise in `scratch`. An error
   // names what is wrong: damage, a key that is not in the ring, a wrong key. Makes no more than

@@ -31,6 +31,7 @@ DOORS = {
     r"roaring/": r"src/values/",
     r"hiredis/": r"(tests/support/|redis-compat/)",
     r"isa-l": r"utils/",
+    r"(lz4|zstd|openssl/)": r"persistence/codec\.cc",
 }
 ANYTHING = ("src/main.cc", "src/wal_main.cc", "tests/", "redis-compat/")
 
