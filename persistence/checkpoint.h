@@ -4,6 +4,7 @@
 // The bytes of a chunk are opaque here, as a record's payload is.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -26,6 +27,7 @@ struct CheckpointInfo {
 
   Lsn lsn = 0;  // it holds exactly what the records up to this one made
   Identity identity;
+  uint64_t replication_offset = 0;
   bool shard_by_hashtag = false;  // how the shards of its chunks were found
   int64_t created_at_ms = 0;
   uint64_t key_id = 0;  // of the key it is encrypted with, 0 = none
@@ -35,6 +37,50 @@ struct CheckpointInfo {
   uint64_t entries = 0;      // keys
   uint64_t plain_bytes = 0;  // of all chunks before compression
 };
+
+constexpr uint64_t kCheckpointHeaderBytes = 4096;
+constexpr char kCheckpointMagic[8] = {'C', 'R', 'A', 'B', 'C', 'K', 'P', '\n'};
+
+struct [[gnu::packed]] CheckpointHeader {
+  char magic[8];
+  uint32_t format_version;
+  uint32_t min_reader_version;
+  uint32_t header_bytes;
+  uint32_t flags;  // as a segment's
+  uint64_t log_id;
+  uint64_t lsn;
+  uint64_t created_at_ms;
+  uint64_t salt;
+  uint64_t hash_seed;
+  uint32_t shard_count;
+  uint32_t compression;
+  uint64_t key_id;
+  uint64_t replication_offset;
+  char replication_id[40];
+  char zero[3964];
+  uint32_t crc;  // CRC32C of all the bytes before it
+};
+static_assert(sizeof(CheckpointHeader) == kCheckpointHeaderBytes);
+static_assert(offsetof(CheckpointHeader, salt) == 48);
+static_assert(offsetof(CheckpointHeader, replication_id) == 88);
+static_assert(offsetof(CheckpointHeader, crc) == 4092);
+
+// What stands before the packed bytes of a chunk.
+struct [[gnu::packed]] ChunkPayload {
+  uint32_t plain_bytes;
+  uint32_t entries;
+};
+static_assert(sizeof(ChunkPayload) == 8);
+
+struct [[gnu::packed]] CheckpointEndPayload {
+  uint64_t entries;
+  uint64_t chunks;
+  uint64_t plain_bytes;
+  uint64_t index_offset;
+  uint32_t running_crc;  // over the body's part of the checksums of all frames before it, in order
+  uint32_t zero;
+};
+static_assert(sizeof(CheckpointEndPayload) == 40);
 
 std::string CheckpointName(Lsn lsn);
 std::optional<Lsn> CheckpointLsn(std::string_view name);  // nullopt: no checkpoint's name
@@ -47,16 +93,17 @@ Result<std::vector<CheckpointInfo>> ListCheckpoints(Disk& disk, const std::strin
 // removes, as does the destructor.
 class CheckpointWriter {
  public:
-  // `info`: lsn, identity, shard_by_hashtag, created_at_ms are taken from it.
+  // `info`: lsn, identity, replication_offset, shard_by_hashtag, created_at_ms are taken from it.
   static Result<std::unique_ptr<CheckpointWriter>> Create(Disk& disk, const std::string& directory,
                                                           const CheckpointInfo& info,
                                                           Compression compression,
                                                           std::shared_ptr<const KeyRing> keys);
   virtual ~CheckpointWriter() = default;
 
-  // One chunk; those of one shard are read back in the order in which they were added. It is
-  // written out as memory fills (1 MiB), and synced piece by piece (16 MiB), so that the last sync
-  // is short and the disk's queue stays so.
+  // One chunk, of kRecordBytesMax at most; those of one shard are read back in the order in which
+  // they were added. It is written out as memory fills (1 MiB), and synced piece by piece (16 MiB),
+  // so that the last sync is short and the disk's queue stays so. After an error of the disk each
+  // later call ends with the same one.
   virtual Status Add(uint16_t shard, std::string_view effects, uint64_t entries) = 0;
   // Index, end, sync. Nothing can be added any more.
   virtual Status Finish() = 0;

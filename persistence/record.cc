@@ -47,6 +47,12 @@ const char* FrameTypeName(uint8_t type) {
       return "index";
     case FrameType::kPack:
       return "pack";
+    case FrameType::kChunk:
+      return "chunk";
+    case FrameType::kChunkIndex:
+      return "chunk-index";
+    case FrameType::kCheckpointEnd:
+      return "checkpoint-end";
   }
   return "unknown";
 }

@@ -31,6 +31,10 @@ enum class FrameType : uint8_t {
   kGap = 19,    // logging was off before this: what follows needs a checkpoint at its beginning
   kIndex = 20,  // where the records since the last one stand, by shard: index.h
   kPack = 21,   // records as one compressed or encrypted piece: PackPayload and the packed frames
+  // Of a checkpoint only: checkpoint.h.
+  kChunk = 32,          // the effects that make some keys of one shard
+  kChunkIndex = 33,     // where the chunks of each shard stand: index.h
+  kCheckpointEnd = 34,  // its last frame
 };
 
 constexpr bool IsRecord(uint8_t type) { return type >= 1 && type < 16; }
