@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "src/keyspace/table.h"
@@ -18,10 +19,13 @@ class DetachedTables {
   DetachedTables(DetachedTables&&) = default;
   DetachedTables& operator=(DetachedTables&&) = default;
 
+  void Add(std::unique_ptr<Table> table) {
+    keys_ += table->size();
+    tables_.push_back(std::move(table));
+  }
   size_t keys() const { return keys_; }
 
  private:
-  friend class Keyspace;
   std::vector<std::unique_ptr<Table>> tables_;
   size_t keys_ = 0;
 };

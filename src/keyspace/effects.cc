@@ -50,6 +50,37 @@ char* WriteHead(char* p, uint32_t db, EffectId id, size_t arguments) {
   return WriteVarint(p, arguments);
 }
 
+// The commonest effect, so it is written straight down: with the usual sizes there is one branch
+// for all varints. Takes at most kSetRoom and the bytes of key and value.
+[[gnu::always_inline]] inline char* WriteSet(char* p, uint32_t db, std::string_view key,
+                                             std::string_view value, int64_t deadline_ms) {
+  DCHECK(deadline_ms >= kKeepDeadline);
+  const bool has_ms = deadline_ms >= 0;
+  const char arguments = has_ms ? 4 : deadline_ms == kKeepDeadline ? 3 : 2;
+  if (__builtin_expect((db | key.size() | value.size()) < 0x80, 1)) {
+    *p++ = static_cast<char>(db);
+    *p++ = static_cast<char>(EffectId::kSet);
+    *p++ = arguments;
+    *p++ = static_cast<char>(key.size());
+    p = CopyBytes(p, key);
+    *p++ = static_cast<char>(value.size());
+    p = CopyBytes(p, value);
+  } else {
+    p = WriteHead(p, db, EffectId::kSet, static_cast<size_t>(arguments));
+    p = WriteBytes(p, key);
+    p = WriteBytes(p, value);
+  }
+  if (has_ms) {
+    p = WriteBytes(p, "PXAT");
+    const size_t digits = FormatInt64(p + 1, deadline_ms);
+    *p = static_cast<char>(digits);
+    p += 1 + digits;
+  } else if (deadline_ms == kKeepDeadline) {
+    p = WriteBytes(p, "KEEPTTL");
+  }
+  return p;
+}
+
 // Takes a varint from the front of `bytes`. False when it is cut off or above 64 bits.
 bool TakeVarint(std::string_view* bytes, uint64_t* value) {
   uint64_t sum = 0;
@@ -79,38 +110,11 @@ void Effects::End(uint16_t shard, char* begin, char* end) {
   ++count_;
 }
 
-// The commonest effect, so it is written straight down: one reservation, and with the usual sizes
-// one branch for all varints.
 void Effects::Set(uint16_t shard, uint32_t db, std::string_view key, std::string_view value,
                   int64_t deadline_ms) {
-  DCHECK(deadline_ms >= kKeepDeadline);
   const std::string_view first = value.substr(0, kPartBytes);
-  const bool has_ms = deadline_ms >= 0;
   char* const begin = bytes_.Reserve(kSetRoom + key.size() + first.size());
-  char* p = begin;
-  const char arguments = has_ms ? 4 : deadline_ms == kKeepDeadline ? 3 : 2;
-  if (__builtin_expect((db | key.size() | first.size()) < 0x80, 1)) {
-    *p++ = static_cast<char>(db);
-    *p++ = static_cast<char>(EffectId::kSet);
-    *p++ = arguments;
-    *p++ = static_cast<char>(key.size());
-    p = CopyBytes(p, key);
-    *p++ = static_cast<char>(first.size());
-    p = CopyBytes(p, first);
-  } else {
-    p = WriteHead(p, db, EffectId::kSet, static_cast<size_t>(arguments));
-    p = WriteBytes(p, key);
-    p = WriteBytes(p, first);
-  }
-  if (has_ms) {
-    p = WriteBytes(p, "PXAT");
-    const size_t digits = FormatInt64(p + 1, deadline_ms);
-    *p = static_cast<char>(digits);
-    p += 1 + digits;
-  } else if (deadline_ms == kKeepDeadline) {
-    p = WriteBytes(p, "KEEPTTL");
-  }
-  End(shard, begin, p);
+  End(shard, begin, WriteSet(begin, db, key, first, deadline_ms));
   if (value.size() > kPartBytes) AddAppends(shard, db, key, value.substr(kPartBytes));
 }
 
@@ -161,6 +165,15 @@ std::string_view Effects::Transaction() {
   p = CopyBytes(p, bytes_.view());
   transaction_.Commit(static_cast<size_t>(p - begin));
   return transaction_.view();
+}
+
+void AppendSetEffect(std::string* out, uint32_t db, std::string_view key, std::string_view value,
+                     int64_t deadline_ms) {
+  CHECK_LE(value.size(), Effects::kPartBytes);
+  const size_t size = out->size();
+  out->resize(size + kSetRoom + key.size() + value.size());
+  const char* end = WriteSet(out->data() + size, db, key, value, deadline_ms);
+  out->resize(static_cast<size_t>(end - out->data()));
 }
 
 Status ReadEffect(std::string_view* bytes, EffectView* effect) {

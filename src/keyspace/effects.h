@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -104,6 +105,11 @@ class Effects {
   std::vector<Part> parts_;
   size_t count_ = 0;
 };
+
+// One effect at the end of `out`, as Effects::Set writes it: for who gathers bytes of its own. The
+// value is at most Effects::kPartBytes.
+void AppendSetEffect(std::string* out, uint32_t db, std::string_view key, std::string_view value,
+                     int64_t deadline_ms);
 
 // Reads effects back.
 struct EffectView {

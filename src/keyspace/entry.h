@@ -110,7 +110,7 @@ class Entry {
   uint8_t LfuCounter(int64_t now_ms, int decay_minutes) const;
   // Sieve: whether it was used since the hand last came by.
   bool visited() const { return access_ & kVisited; }
-  // The checkpoint that has already saved this entry (DESIGN §6).
+  // The keyspace's at the time when it was inserted or when a snapshot has written it last.
   uint32_t epoch() const { return (access_ >> kEpochShift) & 3; }
 
   // --- for the keyspace only: whoever changes an entry keeps its table and memory in step ---

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "src/keyspace/snapshot.h"
 #include "utils/check.h"
 #include "utils/clock.h"
 
@@ -30,7 +31,7 @@ Keyspace::Keyspace(const KeyspaceOptions& options)
   shards_ = std::make_unique<Shard[]>(options.shard_count);
 }
 
-Keyspace::~Keyspace() = default;
+Keyspace::~Keyspace() { CHECK(snapshot_ == nullptr); }
 
 // As in a Redis cluster: what stands between the first { and the next }, unless that is nothing.
 uint32_t Keyspace::ShardOfTag(std::string_view key, uint64_t hash) const {
@@ -63,40 +64,58 @@ uint64_t Keyspace::MemoryBytes() const {
   return bytes;
 }
 
-void Keyspace::DetachFrom(Shard& shard, uint32_t db, DetachedTables* detached) {
-  Table* table = shard.FindTable(db);
-  if (table == nullptr || table->size() == 0) return;
-  detached->keys_ += table->size();
-  detached->tables_.push_back(std::make_unique<Table>());
-  detached->tables_.back()->Swap(*table);
+void Keyspace::DetachFrom(uint32_t shard_index, uint32_t first_db, uint32_t end_db,
+                          DetachedTables* detached) {
+  Shard& shard = shards_[shard_index];
+  for (uint32_t db = first_db; db < end_db; ++db) {
+    Table* table = shard.FindTable(db);
+    if (table == nullptr || table->size() == 0) continue;
+    auto taken = std::make_unique<Table>();
+    taken->Swap(*table);
+    if (snapshot_ != nullptr && !snapshot_->HasWalked(shard_index, db)) {
+      snapshot_->Keep(shard_index, db, std::move(taken));
+    } else {
+      detached->Add(std::move(taken));
+    }
+  }
+  shard.RefreshNextDeadline();
 }
 
 DetachedTables Keyspace::Detach(uint32_t db) {
   DetachedTables detached;
-  for (uint32_t i = 0; i < shard_count(); ++i) {
-    DetachFrom(shards_[i], db, &detached);
-    shards_[i].RefreshNextDeadline();
-  }
+  for (uint32_t i = 0; i < shard_count(); ++i) DetachFrom(i, db, db + 1, &detached);
   return detached;
 }
 
 DetachedTables Keyspace::DetachAll() {
   DetachedTables detached;
   for (uint32_t i = 0; i < shard_count(); ++i) {
-    Shard& shard = shards_[i];
-    for (uint32_t db = 0; db < shard.table_count(); ++db) DetachFrom(shard, db, &detached);
-    shard.RefreshNextDeadline();
+    DetachFrom(i, 0, shards_[i].table_count(), &detached);
   }
   return detached;
 }
 
+DetachedTables Keyspace::DetachOf(uint32_t shard, uint32_t db) {
+  DetachedTables detached;
+  DetachFrom(shard, db, db + 1, &detached);
+  return detached;
+}
+
+DetachedTables Keyspace::DetachAllOf(uint32_t shard) {
+  DetachedTables detached;
+  DetachFrom(shard, 0, shards_[shard].table_count(), &detached);
+  return detached;
+}
+
 void Keyspace::Swap(uint32_t a, uint32_t b) {
-  if (a == b) return;
-  for (uint32_t i = 0; i < shard_count(); ++i) {
-    Shard& shard = shards_[i];
-    if (shard.FindTable(a) == nullptr && shard.FindTable(b) == nullptr) continue;
-    shard.TableOf(a).Swap(shard.TableOf(b));
-  }
+  if (snapshot_ != nullptr) snapshot_->Swap(a, b);
+  for (uint32_t i = 0; i < shard_count(); ++i) SwapOf(i, a, b);
+}
+
+void Keyspace::SwapOf(uint32_t shard_index, uint32_t a, uint32_t b) {
+  Shard& shard = shards_[shard_index];
+  if (a == b || (shard.FindTable(a) == nullptr && shard.FindTable(b) == nullptr)) return;
+  shard.TableOf(a).Swap(shard.TableOf(b));
 }
 
 void Keyspace::ForEach(uint32_t db, const std::function<bool(const Entry&)>& visit) const {
@@ -198,7 +217,10 @@ const Entry* KeyspaceView::Find(std::string_view key) {
 
 Entry* KeyspaceView::FindForWrite(std::string_view key) {
   Entry* entry = Lookup(key);
-  if (entry != nullptr) Touch(entry);
+  if (entry != nullptr) {
+    Touch(entry);
+    SaveLast();
+  }
   return entry;
 }
 
@@ -244,9 +266,15 @@ void KeyspaceView::InitAccess(Entry* entry) {
 
 // --- KeyspaceView: changing ---
 
+[[gnu::noinline]] void KeyspaceView::SaveForSnapshot() {
+  if (last_.entry->epoch() == keyspace_.epoch()) return;
+  keyspace_.snapshot()->Save(last_.shard, db_, last_.entry);
+}
+
 [[gnu::always_inline]] inline Entry* KeyspaceView::Store(const Content& content,
                                                          int64_t deadline_ms) {
   Entry* entry = last_.entry;
+  DCHECK(entry->epoch() == keyspace_.epoch());
   const int64_t old_deadline_ms = entry->deadline_ms();
   if (__builtin_expect(entry->Suits(content, deadline_ms >= 0), 1)) {
     entry->Overwrite(content, deadline_ms);
@@ -277,6 +305,7 @@ void KeyspaceView::InitAccess(Entry* entry) {
   if (last_.table == nullptr) last_.table = &shard.TableOf(db_);
   Entry* entry = Entry::Create(key, content, deadline_ms);
   InitAccess(entry);
+  entry->set_epoch(keyspace_.epoch());
   last_.table->Insert(last_.hash, entry, seed());
   if (deadline_ms >= 0) shard.NoteDeadline(last_.table->deadlines().next_ms());
   last_.entry = nullptr;  // its place is not known
@@ -284,6 +313,7 @@ void KeyspaceView::InitAccess(Entry* entry) {
 }
 
 void KeyspaceView::RemoveLast() {
+  SaveLast();
   last_.table->Remove(last_.hash, last_.place, seed());
   last_.entry = nullptr;
 }
@@ -308,7 +338,10 @@ Entry* KeyspaceView::SetString(std::string_view key, std::string_view value, int
   if (deadline_ms == kKeepDeadline) {
     deadline_ms = entry != nullptr ? entry->deadline_ms() : kNoDeadline;
   }
-  if (entry != nullptr) Touch(entry);
+  if (entry != nullptr) {
+    Touch(entry);
+    SaveLast();
+  }
 
   // Written out for each form, so that what is known of a form is known where it is stored.
   const auto put = [&](const Content& content) __attribute__((always_inline)) {
@@ -328,6 +361,7 @@ Entry* KeyspaceView::SetString(std::string_view key, std::string_view value, int
 bool KeyspaceView::AssignLarge(Entry* entry, std::string_view value, int64_t deadline_ms) {
   if (entry->type() != Type::kString || !entry->is_large()) return false;
   if (entry->has_deadline() != (deadline_ms >= 0)) return false;
+  DCHECK(entry->epoch() == keyspace_.epoch());
   LargeString* large = entry->large();
   if (!large->Suits(value.size())) return false;
   large->Assign(value);
@@ -347,6 +381,7 @@ Entry* KeyspaceView::AppendString(Entry* entry, std::string_view bytes) {
 Entry* KeyspaceView::OverwriteString(Entry* entry, size_t offset, std::string_view bytes) {
   Locate(entry);
   if (entry->is_large()) {
+    DCHECK(entry->epoch() == keyspace_.epoch());
     const size_t old_bytes = entry->large()->MemoryBytes();
     LargeString* large = LargeString::Write(entry->large(), offset, bytes);
     entry->set_large(large);
@@ -373,6 +408,7 @@ Entry* KeyspaceView::SetDeadline(Entry* entry, int64_t deadline_ms) {
   if (!wanted && !entry->has_deadline()) return entry;
   Locate(entry);
   if (wanted != entry->has_deadline()) return Store(entry->ReuseContent(), deadline_ms);
+  DCHECK(entry->epoch() == keyspace_.epoch());
   const int64_t old_deadline_ms = entry->deadline_ms();
   entry->set_deadline_ms(deadline_ms);
   last_.table->DeadlineMoved(last_.hash, old_deadline_ms, deadline_ms, seed());

@@ -22,6 +22,8 @@
 
 namespace crab {
 
+class Snapshot;
+
 enum class EvictionPolicy : uint8_t {
   kNoEviction,
   kAllkeysLru,
@@ -61,7 +63,8 @@ struct KeyspaceStats {
   uint64_t hits = 0, misses = 0, expired = 0, evicted = 0;
 };
 
-class Keyspace {
+// What every command reads of it lies in its first cache line.
+class alignas(64) Keyspace {
  public:
   explicit Keyspace(const KeyspaceOptions& options);
   ~Keyspace();
@@ -88,7 +91,7 @@ class Keyspace {
   void Clear(uint32_t db) { Detach(db); }
   void ClearAll() { DetachAll(); }
   // The same, leaving it to the caller when and where the memory is given back (FLUSHALL ASYNC).
-  // It is no longer counted from now on.
+  // It is no longer counted from now on. What a snapshot still has to write goes there instead.
   DetachedTables Detach(uint32_t db);
   DetachedTables DetachAll();
   LazyFree& lazy_free() { return lazy_free_; }
@@ -107,17 +110,33 @@ class Keyspace {
 
   // --- end of what needs the whole world ---
 
+  // Detach, DetachAll and Swap of one shard, for whoever holds it. Replay's: no snapshot runs.
+  DetachedTables DetachOf(uint32_t shard, uint32_t db);
+  DetachedTables DetachAllOf(uint32_t shard);
+  void SwapOf(uint32_t shard, uint32_t a, uint32_t b);
+
+  // The snapshot that runs, null when none does; it comes and goes with the world held.
+  Snapshot* snapshot() const { return snapshot_; }
+  // What entries are stamped with. Every cut counts it up, modulo 4; those of another epoch are
+  // the ones that the snapshot has yet to write, so that without one all have the same.
+  uint32_t epoch() const { return epoch_; }
+
   // The second at which it was made: the access time of what a replay writes.
   int64_t start_ms() const { return start_ms_; }
 
  private:
+  friend class Snapshot;
+
   uint32_t ShardOfTag(std::string_view key, uint64_t hash) const;
-  void DetachFrom(Shard& shard, uint32_t db, DetachedTables* detached);
+  // The tables of databases first_db ... end_db - 1.
+  void DetachFrom(uint32_t shard, uint32_t first_db, uint32_t end_db, DetachedTables* detached);
 
   KeyspaceOptions options_;
   int shard_shift_;  // after a shift by one, so that one shard needs no shift by 64
-  int64_t start_ms_;
+  uint32_t epoch_ = 0;
   std::unique_ptr<Shard[]> shards_;
+  Snapshot* snapshot_ = nullptr;
+  int64_t start_ms_;
   mutable Random random_;  // RandomEntry
   LazyFree lazy_free_;
 };
@@ -161,9 +180,11 @@ class KeyspaceView {
 
   // All of these: null when absent. A key whose deadline has passed is removed, its DEL joins the
   // effects, and it reads as absent. The entry lives until the next change through this view.
-  const Entry* Find(std::string_view key);    // to read: counts a hit or miss, touches access data
-  Entry* FindForWrite(std::string_view key);  // to change: touches, no hit or miss
-  const Entry* Peek(std::string_view key);    // neither: MEMORY USAGE, and what looks twice
+  const Entry* Find(std::string_view key);  // to read: counts a hit or miss, touches access data
+  // To change: touches, no hit or miss. A snapshot that has yet to write the entry does so now, so
+  // that the caller may change it as it likes.
+  Entry* FindForWrite(std::string_view key);
+  const Entry* Peek(std::string_view key);  // neither: MEMORY USAGE, and what looks twice
   // To look at: counts a hit or miss, touches nothing (TYPE, EXISTS, TTL, OBJECT).
   const Entry* Look(std::string_view key) {
     const Touches touches = std::exchange(touches_, Touches::kNothing);
@@ -236,7 +257,12 @@ class KeyspaceView {
   }
   void TouchMore(Entry* entry);
   void InitAccess(Entry* entry);
-  // These three change the entry or the place that last_ points at.
+  // Before what last_ points at is changed or removed.
+  void SaveLast() {
+    if (__builtin_expect(keyspace_.snapshot() != nullptr, 0)) SaveForSnapshot();
+  }
+  void SaveForSnapshot();
+  // These three change the entry or the place that last_ points at, which SaveLast has seen.
   Entry* Store(const Content& content, int64_t deadline_ms);
   Entry* Move(const Content& content, int64_t deadline_ms);
   Entry* Insert(std::string_view key, const Content& content, int64_t deadline_ms);

@@ -1,8 +1,10 @@
 // String: what a string value is made of, whoever holds it. Short strings and integers live inside
 // their entry (src/keyspace/entry.h); LargeString is the block behind an entry for the others.
-// Pure functions, and a block that belongs to whoever holds the entry.
+// Pure functions, and a block that belongs to whoever holds the entry, and to those it is shared
+// with.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -29,32 +31,49 @@ constexpr size_t GrownCapacity(size_t bytes) {
 }
 
 // A string in an allocation of its own: this header, then `capacity()` bytes.
+// It can have several owners, on any threads: all may read it, and none changes it any more, for a
+// change of a shared one goes to a copy.
 class LargeString {
  public:
-  // With room for at least `capacity` >= bytes.size() bytes.
+  // With room for at least `capacity` >= bytes.size() bytes, which must be below 64 GiB.
   static LargeString* Create(std::string_view bytes, size_t capacity);
+  // Gives up a share; the last one frees the string. Any thread.
   static void Destroy(LargeString* string);
+  // One more owner, who gives it back by Destroy. Called by an owner; returns the string itself.
+  LargeString* Share() {
+    owners_.fetch_add(1, std::memory_order_relaxed);
+    return this;
+  }
+  // Asked by an owner: only it could make "no" untrue. Acquire pairs with the release of Destroy:
+  // what the other owners have read, they have read before this one changes it.
+  bool shared() const { return owners_.load(std::memory_order_acquire) > 1; }
 
   std::string_view view() const { return {bytes(), size_}; }
   size_t size() const { return size_; }
-  size_t capacity() const { return capacity_; }
-  size_t MemoryBytes() const;
+  size_t capacity() const { return MemoryBytes() - sizeof(LargeString); }
+  size_t MemoryBytes() const { return size_t{granules_} * kGranuleBytes; }
 
   // Overwrites `bytes` at `offset`, zero bytes between the old end and there. Returns this string
-  // or the larger one that has taken its place; `bytes` must not lie in it.
+  // or the one that has taken its place because it was too small, or shared; `bytes` must not lie
+  // in it.
   [[nodiscard]] static LargeString* Write(LargeString* string, size_t offset,
                                           std::string_view bytes);
-  // Whether a value of `bytes` would take an allocation of just this size.
+  // Whether a value of `bytes` would take an allocation of just this size, and may be written here.
   bool Suits(size_t bytes) const;
-  // Takes other content altogether, which must fit into capacity().
+  // Takes other content altogether, which must suit.
   void Assign(std::string_view bytes);
 
  private:
   const char* bytes() const { return reinterpret_cast<const char*>(this + 1); }
   char* bytes() { return reinterpret_cast<char*>(this + 1); }
 
+  // Every size that the allocator hands out is a multiple of this.
+  static constexpr size_t kGranuleBytes = 16;
+
   size_t size_;
-  size_t capacity_;
+  uint32_t granules_;  // of the allocation, this header included
+  std::atomic<uint32_t> owners_;
 };
+static_assert(sizeof(LargeString) == 16);
 
 }  // namespace crab

@@ -1,0 +1,184 @@
+#include "src/keyspace/snapshot.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "src/keyspace/effects.h"
+#include "utils/check.h"
+
+namespace crab {
+
+// Why every entry of the cut is written once: its epoch is older until it is written, and whoever
+// removes it or takes its table away writes it, or hands it over, first. The walk meets all the
+// others: Table::Scan shows an entry that stays at least once, and a table that comes back under
+// another number keeps its cursor, for the walk follows the name that it had at the cut. `left`
+// counts them down, so that a walk that missed one would show.
+
+Snapshot::Snapshot(Keyspace& keyspace, SnapshotSink& sink)
+    : keyspace_(keyspace),
+      sink_(sink),
+      epoch_((keyspace.epoch_ + 1) & 3),
+      walks_(std::make_unique<Walk[]>(keyspace.shard_count())) {
+  CHECK(keyspace.snapshot_ == nullptr);
+  uint32_t shards_left = 0;
+  for (uint32_t i = 0; i < keyspace.shard_count(); ++i) {
+    const Shard& shard = keyspace.shard(i);
+    Walk& walk = walks_[i];
+    walk.names_end = shard.table_count();
+    for (uint32_t db = 0; db < walk.names_end; ++db) {
+      if (const Table* table = shard.FindTable(db)) walk.left += table->size();
+    }
+    entries_total_ += walk.left;
+    if (walk.left == 0) {
+      walk.done.store(true, std::memory_order_relaxed);
+    } else {
+      ++shards_left;
+    }
+  }
+  shards_left_.store(shards_left, std::memory_order_relaxed);
+  keyspace.epoch_ = epoch_;
+  keyspace.snapshot_ = this;
+}
+
+Snapshot::~Snapshot() {
+  Abandon();
+  for (uint32_t i = 0; i < keyspace_.shard_count(); ++i) {
+    while (!Step(i, SIZE_MAX)) {
+    }
+  }
+  CHECK(done());
+  keyspace_.snapshot_ = nullptr;
+}
+
+bool Snapshot::Step(uint32_t shard, size_t entries) {
+  Walk& walk = walks_[shard];
+  for (size_t walked = 0; walked < entries && !done(shard); FinishIfDone(shard)) {
+    if (!walk.kept.empty()) {
+      // First, for they hold memory.
+      Kept& kept = walk.kept.back();
+      walked += WalkChain(shard, *kept.table, kept.name, &kept.cursor);
+      if (kept.cursor == 0) {
+        DetachedTables detached;
+        detached.Add(std::move(kept.table));
+        walk.kept.pop_back();
+        keyspace_.lazy_free_.Add(std::move(detached));
+      }
+    } else {
+      CHECK_LT(walk.name, walk.names_end);
+      if (const Table* table = keyspace_.shard(shard).FindTable(DbOf(walk.name))) {
+        walked += WalkChain(shard, *table, walk.name, &walk.cursor);
+      }
+      if (walk.cursor == 0) ++walk.name;
+    }
+  }
+  Report(&walk);
+  return done(shard);
+}
+
+// Writes what is to be written of the chain at the cursor, and moves that on. Returns how much work
+// it was, counted in entries.
+size_t Snapshot::WalkChain(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor) {
+  Bucket* chain;
+  *cursor = table.Scan(*cursor, &chain);
+  // Entries lie anywhere: waiting for them all at once costs little more than for one.
+  Table::ForEachOfChain(chain, [](Table::Place place) {
+    __builtin_prefetch(place.entry());
+    return true;
+  });
+  size_t work = 1;
+  Table::ForEachOfChain(chain, [&](Table::Place place) {
+    Entry* entry = place.entry();
+    if (entry->epoch() != epoch_) Write(shard, name, entry);
+    ++work;
+    return true;
+  });
+  return work;
+}
+
+void Snapshot::Save(uint32_t shard, uint32_t db, Entry* entry) {
+  Walk& walk = walks_[shard];
+  walk.saved_bytes += Write(shard, NameOf(db), entry);
+  ++walk.saved;
+  FinishIfDone(shard);
+}
+
+// Returns the bytes that the sink gets for it.
+size_t Snapshot::Write(uint32_t shard, uint32_t name, Entry* entry) {
+  Walk& walk = walks_[shard];
+  DCHECK(entry->epoch() != epoch_);
+  CHECK_GT(walk.left, 0u);
+  entry->set_epoch(epoch_);
+  --walk.left;
+  ++walk.stamped;
+  if (abandoned_.load(std::memory_order_relaxed)) return 0;
+
+  if (entry->is_large() && entry->large()->size() >= kLargeBytes) {
+    const size_t bytes = entry->large()->size();
+    sink_.TakeLarge(static_cast<uint16_t>(shard), name, std::string(entry->key()),
+                    entry->deadline_ms(), entry->large()->Share());
+    return bytes;
+  }
+  char scratch[24];
+  const size_t before = walk.effects.size();
+  AppendSetEffect(&walk.effects, name, entry->key(), entry->StringBytes(scratch),
+                  entry->deadline_ms());
+  const size_t bytes = walk.effects.size() - before;
+  ++walk.effects_entries;
+  if (walk.effects.size() >= kChunkBytes) Flush(shard);
+  return bytes;
+}
+
+void Snapshot::Flush(uint32_t shard) {
+  Walk& walk = walks_[shard];
+  Report(&walk);
+  std::string effects = std::exchange(walk.effects, {});
+  const uint64_t entries = std::exchange(walk.effects_entries, 0);
+  if (entries == 0 || abandoned_.load(std::memory_order_relaxed)) return;
+  sink_.Take(static_cast<uint16_t>(shard), std::move(effects), entries);
+}
+
+void Snapshot::Report(Walk* walk) {
+  const auto add = [](std::atomic<uint64_t>& gauge, uint64_t& count) {
+    if (count > 0) gauge.fetch_add(std::exchange(count, 0), std::memory_order_relaxed);
+  };
+  add(entries_done_, walk->stamped);
+  add(entries_saved_, walk->saved);
+  add(bytes_saved_, walk->saved_bytes);
+}
+
+// After the last entry nothing is left to walk: what follows in the tables is new.
+void Snapshot::FinishIfDone(uint32_t shard) {
+  Walk& walk = walks_[shard];
+  if (walk.left > 0 || done(shard)) return;
+  Flush(shard);
+  if (!walk.kept.empty()) {
+    DetachedTables detached;
+    for (Kept& kept : walk.kept) detached.Add(std::move(kept.table));
+    walk.kept.clear();
+    keyspace_.lazy_free_.Add(std::move(detached));
+  }
+  walk.done.store(true, std::memory_order_release);
+  shards_left_.fetch_sub(1, std::memory_order_acq_rel);
+}
+
+bool Snapshot::HasWalked(uint32_t shard, uint32_t db) const {
+  const Walk& walk = walks_[shard];
+  const uint32_t name = NameOf(db);
+  return done(shard) || name < walk.name || name >= walk.names_end;
+}
+
+void Snapshot::Swap(uint32_t a, uint32_t b) {
+  while (name_of_.size() <= std::max(a, b)) {
+    name_of_.push_back(static_cast<uint32_t>(name_of_.size()));
+    db_of_.push_back(static_cast<uint32_t>(db_of_.size()));
+  }
+  std::swap(name_of_[a], name_of_[b]);
+  db_of_[name_of_[a]] = a;
+  db_of_[name_of_[b]] = b;
+}
+
+void Snapshot::Keep(uint32_t shard, uint32_t db, std::unique_ptr<Table> table) {
+  walks_[shard].kept.push_back({std::move(table), NameOf(db)});
+}
+
+}  // namespace crab
