@@ -105,9 +105,13 @@ uint32_t PlaceMix(uint64_t salt, uint64_t file_offset) {
 
 void AppendFrame(std::string& out, FrameHeader header, std::string_view payload, uint64_t salt,
                  uint64_t file_offset) {
-  DCHECK(header.length == payload.size());
   DCHECK(file_offset % kFrameAlignment == 0);
   header.crc ^= PlaceMix(salt, file_offset);
+  AppendPackedFrame(out, header, payload);
+}
+
+void AppendPackedFrame(std::string& out, const FrameHeader& header, std::string_view payload) {
+  DCHECK(header.length == payload.size());
   out.append(reinterpret_cast<const char*>(&header), sizeof(header));
   out.append(payload);
   out.append(Padding(payload.size()));

@@ -68,15 +68,24 @@ static_assert(sizeof(EndPayload) == 32);
 constexpr size_t kOldEndPayloadBytes = 24;  // without last_index: format version 1
 
 // What stands before the packed bytes of a PACK. Unpacked they are whole frames of records, each
-// padded to a multiple of 8, their checksums the body's part alone. Authenticated with them: log
-// id, segment number and offset of the PACK (8 bytes each), its header with a checksum of zero, and
-// this.
+// padded to a multiple of 8, their checksums the body's part alone.
 struct [[gnu::packed]] PackPayload {
   uint32_t plain_bytes;
   uint32_t records;
   uint64_t first_lsn;
 };
 static_assert(sizeof(PackPayload) == 16);
+
+// What Codec authenticates with a PACK beside its flags: where it stands and what it claims to be.
+struct [[gnu::packed]] PackContext {
+  uint64_t log_id;
+  uint64_t segment_number;
+  uint64_t offset;  // of the PACK frame in the file
+  PackPayload payload;
+
+  std::string_view bytes() const { return {reinterpret_cast<const char*>(this), sizeof(*this)}; }
+};
+static_assert(sizeof(PackContext) == 40);
 
 constexpr size_t kFrameAlignment = 8;
 constexpr uint32_t kPayloadBytesMax = 0xfffffff0u - sizeof(FrameHeader);
@@ -93,5 +102,7 @@ uint32_t PlaceMix(uint64_t salt, uint64_t file_offset);
 // Appends a whole frame to `out`, to stand at `file_offset`. `header.crc` holds the body's part.
 void AppendFrame(std::string& out, FrameHeader header, std::string_view payload, uint64_t salt,
                  uint64_t file_offset);
+// The same for a frame inside a PACK, whose checksum is the body's part alone.
+void AppendPackedFrame(std::string& out, const FrameHeader& header, std::string_view payload);
 
 }  // namespace crab::wal
