@@ -364,14 +364,14 @@ Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string payload) {
 }
 
 void LogImpl::UpdateReleaseLocked() {
-  Lsn release = kEverything;
+  const bool degraded = state() == State::kDegraded;
+  const bool sync = policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
   const Lsn written = written_lsn_.load(std::memory_order_acquire);
-  if (state() == State::kDegraded) {
-    release = kEverything;
-  } else if (policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync) {
-    release = durable_lsn_.load(std::memory_order_acquire);
+  Lsn unsynced = kEverything;
+  if (degraded) {
+    // Nothing is kept, so nothing is waited for.
   } else if (!ring_->shared()) {
-    release = written;
+    unsynced = written;
   } else if (heap_last_ > written) {
     Lsn first = heap_last_;
     for (const HeapRecord& record : heap_) {
@@ -380,9 +380,11 @@ void LogImpl::UpdateReleaseLocked() {
         break;
       }
     }
-    release = first - 1;
+    unsynced = first - 1;
   }
-  release_lsn_.store(release, std::memory_order_release);
+  unsynced_release_lsn_.store(unsynced, std::memory_order_release);
+  release_lsn_.store(sync && !degraded ? durable_lsn_.load(std::memory_order_acquire) : unsynced,
+                     std::memory_order_release);
 }
 
 void LogImpl::WakeWriter() {
@@ -501,6 +503,11 @@ Result<Lsn> LogImpl::Resume() {
   UnlockReservation();
   WakeWriter();
   return before;
+}
+
+bool LogImpl::GateGivenUp(Lsn gate) const {
+  return gate >= given_up_first_.load(std::memory_order_acquire) &&
+         gate <= given_up_last_.load(std::memory_order_acquire);
 }
 
 bool LogImpl::GateFailed(Lsn gate) const {

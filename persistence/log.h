@@ -185,6 +185,13 @@ class Log {
   // `sync`: durable_lsn; otherwise everything, unless a payload lives on the heap only or there is
   // no shared ring (then written_lsn). Acquire: pairs with the writer's or appender's release.
   Lsn release_lsn() const { return release_lsn_.load(std::memory_order_acquire); }
+  // The same for a reply that has a policy of its own. kSync: durable_lsn, also while degraded, so
+  // that the caller must see to it that nothing waits for ever. kNone and kAsync: what release_lsn
+  // is under these.
+  Lsn release_lsn(SyncPolicy policy) const {
+    if (policy == SyncPolicy::kSync) return durable_lsn();
+    return unsynced_release_lsn_.load(std::memory_order_acquire);
+  }
   Lsn durable_lsn() const { return durable_lsn_.load(std::memory_order_acquire); }
   Lsn written_lsn() const { return written_lsn_.load(std::memory_order_acquire); }
   Lsn last_lsn() const { return last_lsn_.load(std::memory_order_acquire); }
@@ -234,6 +241,8 @@ class Log {
   // for it must never leave, its connection is closed. Ask before release_lsn(), which opens all
   // gates then, because what runs without the log is not held.
   virtual bool GateFailed(Lsn gate) const = 0;
+  // The same whatever the policy was, for a reply that waits for the disk because its own says so.
+  virtual bool GateGivenUp(Lsn gate) const = 0;
 
   virtual Metrics metrics() const = 0;
   virtual const Identity& identity() const = 0;
@@ -244,6 +253,7 @@ class Log {
   alignas(64) std::atomic<Lsn> written_lsn_{0};  // all up to here are in the page cache
   std::atomic<Lsn> durable_lsn_{0};              // all up to here survive a power cut
   std::atomic<Lsn> release_lsn_{0};
+  std::atomic<Lsn> unsynced_release_lsn_{0};  // release_lsn as it is where nobody waits for a sync
   std::atomic<State> state_{State::kRunning};
 };
 

@@ -62,6 +62,7 @@ class LogImpl final : public Log {
   Result<Lsn> Resume() override;
   bool resumable() const override { return resumable_.load(std::memory_order_acquire); }
   bool GateFailed(Lsn gate) const override;
+  bool GateGivenUp(Lsn gate) const override;
   Metrics metrics() const override;
   const Identity& identity() const override { return identity_; }
 
@@ -186,7 +187,9 @@ class LogImpl final : public Log {
   std::atomic<Lsn> checkpoint_lsn_{0};              // of the newest one
   std::atomic<Lsn> oldest_kept_{0};                 // nothing at or below it is needed
   std::atomic<bool> resumable_{false};
-  std::atomic<Lsn> failed_first_{1}, failed_last_{0};  // gates that can never be kept
+  // Gates that can never be kept: of the last time that the log degraded, under `sync` and at all.
+  std::atomic<Lsn> failed_first_{1}, failed_last_{0};
+  std::atomic<Lsn> given_up_first_{1}, given_up_last_{0};
 
   mutable std::mutex release_mutex_;
   std::deque<HeapRecord> heap_;  // by LSN; references stay good while others come and go

@@ -156,9 +156,11 @@ void LogImpl::EnterTrouble(const Status& error) {
   dropping_ = true;
   ring_->header().given_up.store(1, std::memory_order_release);
   const Lsn last = last_lsn_.load(std::memory_order_relaxed);
+  const Lsn durable = durable_lsn_.load(std::memory_order_relaxed);
+  given_up_first_.store(durable + 1, std::memory_order_release);
+  given_up_last_.store(last, std::memory_order_release);
   if (sync) {
-    failed_first_.store(durable_lsn_.load(std::memory_order_relaxed) + 1,
-                        std::memory_order_release);
+    failed_first_.store(durable + 1, std::memory_order_release);
     failed_last_.store(last, std::memory_order_release);
   }
   dropped_.fetch_add(last - written_lsn_.load(std::memory_order_relaxed),

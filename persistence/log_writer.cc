@@ -99,8 +99,10 @@ bool LogImpl::Round(int64_t now_us) {
   if (worked) {
     std::lock_guard guard(release_mutex_);
     const Lsn before = release_lsn_.load(std::memory_order_relaxed);
+    const Lsn unsynced_before = unsynced_release_lsn_.load(std::memory_order_relaxed);
     UpdateReleaseLocked();
     if (release_lsn_.load(std::memory_order_relaxed) > before) notify_ = true;
+    if (unsynced_release_lsn_.load(std::memory_order_relaxed) > unsynced_before) notify_ = true;
   }
   return worked;
 }
