@@ -13,6 +13,10 @@ class Session;  // src/server: what stands behind a Client; null in replay and i
 
 enum class ReplyMode : uint8_t { kOn, kOff, kSkipNext, kSkip };
 
+// CLIENT DURABILITY: what a reply of this connection says about the disk, whatever wal-sync-policy
+// says about everybody else's.
+enum class Durability : uint8_t { kDefault, kNone, kAsync, kSync };
+
 struct Client {
   uint64_t id = 0;
   uint32_t db = 0;
@@ -23,12 +27,13 @@ struct Client {
   bool replay = false;  // the recovery's own client: errors are bugs or damage, nothing is logged
   bool close_after_reply = false;
   ReplyMode reply_mode = ReplyMode::kOn;
+  Durability durability = Durability::kDefault;
   std::string user = "default";
   std::string name;          // CLIENT SETNAME
   std::string library_name;  // CLIENT SETINFO LIB-NAME
   std::string library_version;
   // The highest LSN that what this client was told depends on: its replies leave when
-  // Log::release_lsn() has reached it.
+  // Log::release_lsn() has reached it, or what its durability asks for instead.
   uint64_t gate = 0;
   const Command* last_command = nullptr;
   bool inline_request = false;  // the present request came as an inline one

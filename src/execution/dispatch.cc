@@ -178,6 +178,12 @@ Status Dispatcher::Admit(const Client& client, const Command& command) {
     return Status::Error("MISCONF Errors writing to the write-ahead log: " +
                          execution_.log->metrics().last_error);
   }
+  if (__builtin_expect(client.durability == Durability::kSync, 0) && command.is_write() &&
+      (execution_.log == nullptr || execution_.log->state() == wal::State::kDegraded)) {
+    return Status::Error(
+        "MISCONF This connection asked for CLIENT DURABILITY sync, and the server is running "
+        "without its write-ahead log.");
+  }
   return Status::Ok();
 }
 
@@ -287,6 +293,7 @@ uint64_t Dispatcher::Tap() {
           shard == Effects::kBroadcast ? wal::RecordType::kBroadcast : wal::RecordType::kEffect;
       lsn = execution_.log->Append(type, shard, effects_.bytes());
     }
+    if (__builtin_expect(lsn == wal::kNoGate, 0)) ++unlogged_;
   }
   effects_.Clear();
   return lsn;

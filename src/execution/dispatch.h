@@ -102,6 +102,8 @@ class Dispatcher {
   }
 
   const DispatchStats& stats() const { return stats_; }
+  // Changes that found a log which kept them no more: it had degraded. Only ever grows.
+  uint64_t unlogged() const { return unlogged_; }
   void ResetStats();
 
  private:
@@ -143,6 +145,7 @@ class Dispatcher {
   uint64_t last_cycles_ = 0;   // when the last command ended, or its batch began
   uint32_t expire_next_shard_ = 0;
   Random random_;         // which shards eviction looks at
+  uint64_t unlogged_ = 0;
   bool reading_ = false;  // the present command only reads
   Buffer discarded_;      // replies of replay
   Client replay_client_;

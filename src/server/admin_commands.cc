@@ -102,11 +102,12 @@ Status WaitAof(Call& call) {
     return Status::Error("ERR timeout is not an integer or out of range");
   }
   if (timeout_ms < 0) return Status::Error("ERR timeout is negative");
+  if (timeout_ms > INT64_MAX - call.now_ms) return Status::Error("ERR timeout is out of range");
   wal::Log* log = ServerOf(call).execution().log;
   if (local > 0 && log == nullptr) {
     return Status::Error(kWaitAofWithoutLog);
   }
-  const bool durable = log != nullptr && log->durable_lsn() >= call.client.gate;
+  const bool durable = log != nullptr && IsDurable(*log, call.client.gate);
   if (replicas == 0 && (local == 0 || durable)) {
     call.reply.Array(2);
     call.reply.Integer(durable ? 1 : 0);

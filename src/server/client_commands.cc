@@ -167,6 +167,13 @@ Status Hello(Call& call) {
   return Status::Ok();
 }
 
+// What was said so far leaves under the durability that it was said under.
+void SetDurability(Call& call, Durability durability) {
+  if (durability == call.client.durability) return;
+  if (call.client.gate != 0) call.client.session->MarkOutput();
+  call.client.durability = durability;
+}
+
 // RESET
 Status Reset(Call& call) {
   Client& client = call.client;
@@ -178,6 +185,7 @@ Status Reset(Call& call) {
   client.no_touch = false;
   client.no_evict = false;
   client.reply_mode = ReplyMode::kOn;
+  SetDurability(call, Durability::kDefault);
   call.reply.set_protocol(2);
   call.reply.Simple("RESET");
   return Status::Ok();
@@ -460,6 +468,36 @@ Status ClientReply(Call& call) {
   return Status::Ok();
 }
 
+constexpr std::pair<Durability, const char*> kDurabilities[] = {{Durability::kNone, "none"},
+                                                                {Durability::kAsync, "async"},
+                                                                {Durability::kSync, "sync"},
+                                                                {Durability::kDefault, "default"}};
+
+// CLIENT DURABILITY [NONE|ASYNC|SYNC|DEFAULT]
+// Ours. Raised to SYNC the reply waits until what this connection has seen is on disk, as every
+// reply from then on.
+Status ClientDurability(Call& call) {
+  if (call.args.size() > 3) return WrongArity(call.command);
+  const bool asks = call.args.size() == 2;
+  const auto row =
+      std::find_if(std::begin(kDurabilities), std::end(kDurabilities), [&](const auto& candidate) {
+        return asks ? candidate.first == call.client.durability : call.args.Is(2, candidate.second);
+      });
+  if (row == std::end(kDurabilities)) {
+    return Status::Error("ERR CLIENT DURABILITY mode must be NONE, ASYNC, SYNC or DEFAULT");
+  }
+  if (asks) {
+    call.reply.Bulk(row->second);
+    return Status::Ok();
+  }
+  if (row->first == Durability::kSync && ServerOf(call).execution().log == nullptr) {
+    return Status::Error("ERR CLIENT DURABILITY sync cannot be used when appendonly is disabled.");
+  }
+  SetDurability(call, row->first);
+  call.reply.Ok();
+  return Status::Ok();
+}
+
 Status Switch(Call& call, bool* flag) {
   if (call.args.Is(2, "ON")) {
     *flag = true;
@@ -549,6 +587,9 @@ constexpr Command kCommands[] = {
             "Makes the connection as it was when it was new."),
     Command("client", "", nullptr, -2, 0, Scope::kLoop, kNoKeys, Group::kConnection, "2.4.0",
             "By the subcommand.", "Commands about connections."),
+    Command("client|durability", "[mode: NONE|ASYNC|SYNC|DEFAULT]", ClientDurability, -2, kSelf,
+            Scope::kLoop, kNoKeys, Group::kConnection, "7.4.0", "O(1)",
+            "What the replies to this connection promise of the disk."),
     Command("client|getname", "", ClientGetName, 2, kSelf, Scope::kLoop, kNoKeys,
             Group::kConnection, "2.6.9", "O(1)", "The name of this connection."),
     Command("client|help", "", ContainerHelp, 2, kLoading | kStale | kConnection, Scope::kLoop,

@@ -126,7 +126,7 @@ void Connection::Flush() {
     // What these replies say was given up: the outcome is unknown, and a closed connection says so.
     if (log != nullptr && session_->HeldForNothing(*log)) return Close();
   }
-  const std::string_view sendable = session_->Sendable(loop_.server().ReleaseLsn());
+  const std::string_view sendable = session_->Sendable();
   if (!sendable.empty()) {
     const size_t bytes = sendable.size();
     const ssize_t sent = Send(sendable);
@@ -139,6 +139,7 @@ void Connection::Flush() {
   }
   if (session_->held()) {
     loop_.AwaitLog(*this);
+    if (session_->HeldForOwnSync()) loop_.SyncSoon();
   } else if (session_->closing() && in_flight_.empty() && session_->output().empty()) {
     return Close();
   } else if (takes_turns) {

@@ -91,6 +91,9 @@ void Loop::EndRound() {
     dirty_[i]->Flush();
   }
   dirty_.clear();
+  if (__builtin_expect(std::exchange(sync_wanted_, false), 0)) {
+    if (wal::Log* log = server_.execution().log) log->RequestSync();
+  }
   ++stats_.rounds;
   stats_.round_cycles += __rdtsc() - round_begin_cycles_;
   in_ = false;
@@ -131,7 +134,22 @@ void Loop::AwaitLog(Connection& connection) {
   held_.push_back(&connection);
   awaits_log_.store(true, std::memory_order_seq_cst);
   // The log may have moved between the look that held the reply and the flag.
-  if (connection.session().held_gate() <= server_.ReleaseLsn()) WakeForLog();
+  if (connection.session().held_is_released()) WakeForLog();
+}
+
+void Loop::SyncSoon() {
+  // Under `sync` the end of the round asks for it anyway.
+  if (server_.config().wal_sync_policy != WalSyncPolicy::kSync) sync_wanted_ = true;
+}
+
+void Loop::SyncWithin(int64_t interval_ms) {
+  constexpr int64_t kSyncMs = 2 * kTimerMs;  // the timer's step, and the sync itself
+  const int64_t due_ms = dispatcher_.now_ms() + interval_ms - kSyncMs;
+  if (interval_ms <= kSyncMs) {
+    SyncSoon();
+  } else if (sync_due_ms_ == 0 || due_ms < sync_due_ms_) {
+    sync_due_ms_ = due_ms;
+  }
 }
 
 void Loop::AwaitResume(Connection& connection) {
@@ -190,6 +208,10 @@ void Loop::OnTimer() {
   dispatcher_.ExpireCycle(kExpireBudgetUs +
                           (server_.config().active_expire_effort - 1) * kExpireBudgetStepUs);
   if (!waiting_.empty() || !held_.empty()) OnLogMoved();
+  if (sync_due_ms_ != 0 && dispatcher_.now_ms() >= sync_due_ms_) {
+    sync_due_ms_ = 0;
+    SyncSoon();
+  }
   constexpr uint64_t kTicksPerSecond = 1000 / kTimerMs;
   if (timer_ticks_ % kTicksPerSecond == 0) {
     const int64_t now_ms = dispatcher_.now_ms();

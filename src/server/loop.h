@@ -71,9 +71,13 @@ class Loop {
   void FlushSoon(Connection& connection);     // at the end of this round
   void WakeSoon() { uv_async_send(&wake_); }  // those that wait for their turn have it
   void AwaitLog(Connection& connection);      // flushed again when the log moves
-  void AwaitResume(Connection& connection);   // resumed when there may be room or the pause is over
-  void Forget(Connection& connection);        // it is closing
-  void Destroy(Connection* connection);       // libuv has let go of it
+  // For connections whose durability is more than the policy of the log: asks it for a sync at the
+  // end of this round, one for all of them; or so that it is over within `interval_ms`.
+  void SyncSoon();
+  void SyncWithin(int64_t interval_ms);
+  void AwaitResume(Connection& connection);  // resumed when there may be room or the pause is over
+  void Forget(Connection& connection);       // it is closing
+  void Destroy(Connection* connection);      // libuv has let go of it
 
   // Takes over an accepted socket, an expected connection. The loop is IN.
   void Adopt(int fd, SessionOptions options);
@@ -112,6 +116,8 @@ class Loop {
   // Set by the loop before it looks at release_lsn for the last time, taken by the log's listener:
   // sequentially consistent against the LSN, so that no wake-up is lost.
   std::atomic<bool> awaits_log_{false};
+  bool sync_wanted_ = false;  // at the end of this round
+  int64_t sync_due_ms_ = 0;   // when the timer asks for one; 0 = never
   uint64_t timer_ticks_ = 0;
   bool in_ = false;
   uint64_t round_begin_cycles_ = 0;

@@ -57,12 +57,6 @@ class Server {
 
   uint64_t NextClientId() { return next_client_id_.fetch_add(1, std::memory_order_relaxed); }
 
-  // Replies with a gate up to this may leave. Any loop.
-  wal::Lsn ReleaseLsn() const {
-    const wal::Log* log = execution_->log;
-    return log == nullptr ? std::numeric_limits<wal::Lsn>::max() : log->release_lsn();
-  }
-
   // Whether the client's unsent output is over client-output-buffer-limit, or over what a client is
   // kept that has not told who it is (its own loop asks).
   bool OverOutputLimit(Session& session) {

@@ -4,6 +4,7 @@
 
 #include "src/server/loop.h"
 #include "src/server/server.h"
+#include "utils/check.h"
 #include "utils/log.h"
 
 namespace crab {
@@ -100,6 +101,7 @@ size_t Session::Run(std::string_view bytes) {
   dispatcher_.BeginBatch();
   const wal::Log* log = server_.execution().log;
   ran_logged_ = log != nullptr && log->state() == wal::State::kRunning;
+  ran_unlogged_ = dispatcher_.unlogged();
   // What is not sent yet but may be stays so, whatever gate the replies behind it get.
   if (marks_.empty()) released_end_ = output_taken_ + output_.size();
   while (done < bytes.size() && !client_.close_after_reply && !killed) {
@@ -125,6 +127,10 @@ size_t Session::Run(std::string_view bytes) {
         break;  // the request stays in the input
       }
       reply.set_protocol(client_.protocol);
+      if (__builtin_expect(client_.durability == Durability::kSync, 0) && ran_logged_ &&
+          dispatcher_.unlogged() != ran_unlogged_) {
+        killed = true;  // the log gave up after the command was admitted: the outcome is unknown
+      }
       if (__builtin_expect(client_.durable_wait.active, 0) && !FinishDurableWait()) {
         wait_ = Wait::kDurable;
         done += consumed;
@@ -142,13 +148,20 @@ size_t Session::Run(std::string_view bytes) {
     done += consumed;
   }
   if (client_.gate != 0) MarkOutput();
+  // The log of `none` is in no hurry, but this connection was promised what `async` promises.
+  if (__builtin_expect(client_.durability == Durability::kAsync, 0) &&
+      server_.execution().log != nullptr &&
+      server_.config().wal_sync_policy == WalSyncPolicy::kNone &&
+      server_.execution().log->durable_lsn() < client_.gate) {
+    loop_.SyncWithin(server_.config().wal_flush_interval_ms);
+  }
   return done;
 }
 
 bool Session::FinishDurableWait() {
   Client::DurableWait& wait = client_.durable_wait;
   const wal::Log* log = server_.execution().log;
-  const bool durable = log != nullptr && log->durable_lsn() >= wait.lsn;
+  const bool durable = log != nullptr && IsDurable(*log, wait.lsn);
   const bool late = wait.deadline_ms != 0 && dispatcher_.now_ms() >= wait.deadline_ms;
   const bool in_vain = wait.for_log && log == nullptr;  // it was switched off meanwhile
   if (!late && !in_vain && (!durable || wait.for_replicas)) return false;
@@ -175,28 +188,57 @@ void Session::MarkOutput() {
   if (marks_.empty()) {
     const wal::Log* log = server_.execution().log;
     if (log == nullptr) return;
+    const Mark mark{end, client_.gate, client_.durability};
     // Of a log that degrades under `sync` all gates open, but not to what ran before and was given
-    // up: that is held until the connection closes.
-    const bool released = client_.gate <= log->release_lsn();
-    const bool given_up =
-        ran_logged_ && log->state() == wal::State::kDegraded && log->GateFailed(client_.gate);
-    if (released && !given_up) return;
-    marks_.push_back({end, client_.gate});
-  } else if (marks_.back().gate == client_.gate) {
+    // up: that is held until the connection closes. What begins without the log waits for nothing.
+    const bool degraded = log->state() == wal::State::kDegraded;
+    const bool released = Released(mark) || (degraded && !ran_logged_);
+    const bool given_up = ran_logged_ && degraded && log->GateFailed(client_.gate);
+    if (released && !given_up) {
+      released_end_ = end;
+      return;
+    }
+    marks_.push_back(mark);
+  } else if (marks_.back().gate == client_.gate && marks_.back().durability == client_.durability) {
     marks_.back().end = end;
   } else if (marks_.back().end != end) {
-    marks_.push_back({end, client_.gate});
+    marks_.push_back({end, client_.gate, client_.durability});
   }
 }
 
-bool Session::HeldForNothing(const wal::Log& log) const {
-  return std::any_of(marks_.begin(), marks_.end(),
-                     [&](const Mark& mark) { return log.GateFailed(mark.gate); });
+bool Session::Released(const Mark& mark) const {
+  const wal::Log* const log = server_.execution().log;
+  if (log == nullptr) return true;
+  switch (mark.durability) {
+    case Durability::kDefault:
+      return mark.gate <= log->release_lsn();
+    case Durability::kNone:
+    case Durability::kAsync:
+      return mark.gate <= log->release_lsn(wal::SyncPolicy::kAsync);
+    case Durability::kSync:
+      return mark.gate <= log->release_lsn(wal::SyncPolicy::kSync);
+  }
+  CHECK(false);
 }
 
-std::string_view Session::Sendable(wal::Lsn release_lsn) {
+bool Session::HeldForNothing(const wal::Log& log) const {
+  return std::any_of(marks_.begin(), marks_.end(), [&](const Mark& mark) {
+    switch (mark.durability) {
+      case Durability::kDefault:
+        return log.GateFailed(mark.gate);
+      case Durability::kSync:
+        return log.GateGivenUp(mark.gate);
+      case Durability::kNone:
+      case Durability::kAsync:
+        return false;  // it waits for no disk, and what it says of none is true
+    }
+    CHECK(false);
+  });
+}
+
+std::string_view Session::Sendable() {
   if (__builtin_expect(marks_.empty(), 1)) return output_.view();
-  while (!marks_.empty() && marks_.front().gate <= release_lsn) {
+  while (!marks_.empty() && Released(marks_.front())) {
     released_end_ = marks_.front().end;
     marks_.pop_front();
   }

@@ -22,6 +22,12 @@ namespace crab {
 class Server;
 class Loop;
 
+// Whether the disk has all that depends on records up to `gate`. A log that has degraded cannot say
+// so: what was written since has no record.
+inline bool IsDurable(const wal::Log& log, wal::Lsn gate) {
+  return log.state() != wal::State::kDegraded && log.durable_lsn() >= gate;
+}
+
 constexpr char kWaitAofWithoutLog[] =
     "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.";
 
@@ -60,14 +66,21 @@ class Session {
 
   // --- bytes out ---
   // Reply bytes that may leave now; the connection takes them with Sent or TakeOutput.
-  std::string_view Sendable(wal::Lsn release_lsn);
+  std::string_view Sendable();
   void Sent(size_t bytes);
   // Whether there are replies that wait for the log.
   bool held() const { return !marks_.empty(); }
-  // The gate of the first of them; only when held().
+  // The gate of the first of them, and whether it is released by now; only when held().
   wal::Lsn held_gate() const { return marks_.front().gate; }
+  bool held_is_released() const { return Released(marks_.front()); }
   // Whether a held reply speaks of a record that `log` gave up, so that it must never leave.
   bool HeldForNothing(const wal::Log& log) const;
+  // Whether a held reply waits for a sync because of CLIENT DURABILITY. One between others is seen
+  // when it is their first.
+  bool HeldForOwnSync() const {
+    return !marks_.empty() && (marks_.front().durability == Durability::kSync ||
+                               marks_.back().durability == Durability::kSync);
+  }
   // Whether a held reply waits for more than what is durable.
   bool HeldAbove(wal::Lsn durable_lsn) const {
     return !marks_.empty() && marks_.back().gate > durable_lsn;
@@ -80,7 +93,8 @@ class Session {
     client_.gate = 0;
     marks_.clear();
   }
-  // Anything written into output() outside of a request (a push, an error before closing).
+  // Anything written into output() outside of a request (a push, an error before closing), and what
+  // was said under one durability, before it changes.
   void MarkOutput();
 
   // To be closed as soon as the output has left; no more input is read.
@@ -105,10 +119,12 @@ class Session {
 
  private:
   struct Mark {
-    size_t end;     // bytes of the output, counted from the connection's start, ...
-    wal::Lsn gate;  // ... that leave once this is released
+    size_t end;             // bytes of the output, counted from the connection's start, ...
+    wal::Lsn gate;          // ... that leave once this is released ...
+    Durability durability;  // ... for such a reply
   };
 
+  bool Released(const Mark& mark) const;
   // Runs the whole requests at the front of `bytes` and returns how many bytes they were.
   size_t Run(std::string_view bytes);
   // Answers WAITAOF when it is time; false: not yet.
@@ -126,10 +142,11 @@ class Session {
   size_t request_bytes_ = 0;
   Buffer input_;   // what is left of the input: a request that is not whole or may not run yet
   Buffer output_;  // replies not yet handed to the connection
-  size_t output_taken_ = 0;  // bytes that left output_ since the start
-  size_t released_end_ = 0;  // of the output in front of the first mark, counted like its end
-  std::deque<Mark> marks_;   // ascending; only while replies wait for the log
-  bool ran_logged_ = false;  // the log was keeping everything when the batch at hand began
+  size_t output_taken_ = 0;    // bytes that left output_ since the start
+  size_t released_end_ = 0;    // of the output in front of the first mark, counted like its end
+  std::deque<Mark> marks_;     // ascending; only while replies wait for the log
+  bool ran_logged_ = false;    // the log was keeping everything when the batch at hand began
+  uint64_t ran_unlogged_ = 0;  // what the dispatcher's unlogged() was then
   Wait wait_ = Wait::kNothing;
 };
 

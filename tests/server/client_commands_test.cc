@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/support/redis_client.h"
@@ -81,6 +83,89 @@ TEST(ClientCommandsTest, ResetMakesTheConnectionAsNew) {
   EXPECT_NE(bytes.find(" db=0 "), std::string::npos);
   EXPECT_NE(bytes.find(" flags=U "), std::string::npos);
   EXPECT_NE(bytes.find(" resp=2 "), std::string::npos);
+}
+
+// A server whose log is in no hurry: what is on disk soon is there because somebody asked for it.
+TestServer::Options LazyLog(const test::ScopedDirectory& directory, const char* policy,
+                            const char* interval_ms = "600000") {
+  TestServer::Options options;
+  options.log_directory = directory.path() + "/wal";
+  options.arguments = {"--wal-sync-policy", policy, "--wal-flush-interval-ms", interval_ms,
+                       "--wal-buffer-size", "1mb"};
+  return options;
+}
+
+TEST(ClientCommandsTest, DurabilitySyncAnswersWhenItIsOnDiskWhateverThePolicy) {
+  for (const char* policy : {"none", "async", "sync"}) {
+    SCOPED_TRACE(policy);
+    test::ScopedDirectory directory;
+    TestServer server(LazyLog(directory, policy));
+    const wal::Log& log = *server.server().log();
+    RedisClient lax(server.unix_endpoint());
+    RedisClient strict(server.unix_endpoint());
+    EXPECT_EQ(lax.Run("SET a 1"), "+OK");
+    EXPECT_EQ(strict.Run("CLIENT DURABILITY sync"), "+OK");
+    for (int i = 1; i <= 50; ++i) {
+      const wal::Lsn before = log.last_lsn();
+      ASSERT_EQ(strict.Run("INCR n"), ":" + std::to_string(i));
+      ASSERT_GT(log.durable_lsn(), before);
+    }
+    EXPECT_EQ(lax.Run("CLIENT DURABILITY"), "$default");
+    EXPECT_EQ(RedisClient(server.unix_endpoint()).Run("CLIENT DURABILITY"), "$default");
+  }
+}
+
+TEST(ClientCommandsTest, DurabilitySyncOfManyConnectionsSharesTheirSyncs) {
+  test::ScopedDirectory directory;
+  TestServer server(LazyLog(directory, "async"));
+  const uint64_t before = server.server().log()->metrics().syncs;
+  constexpr int kClients = 32;
+  constexpr int kRounds = 20;
+  std::vector<std::unique_ptr<RedisClient>> clients;
+  for (int i = 0; i < kClients; ++i) {
+    clients.push_back(std::make_unique<RedisClient>(server.unix_endpoint()));
+    ASSERT_EQ(clients.back()->Run("CLIENT DURABILITY sync"), "+OK");
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    for (const auto& client : clients) client->Queue({"INCR", "n"});
+    // A reply's read sends what was queued: all send before any waits.
+    std::vector<std::thread> readers;
+    for (const auto& client : clients) {
+      readers.emplace_back([&client] { EXPECT_TRUE(client->Read().starts_with(":")); });
+    }
+    for (std::thread& reader : readers) reader.join();
+  }
+  const uint64_t syncs = server.server().log()->metrics().syncs - before;
+  EXPECT_GT(syncs, 0u);
+  EXPECT_LT(syncs, uint64_t{kClients * kRounds / 2});
+}
+
+TEST(ClientCommandsTest, DurabilityAsyncKeepsTheIntervalUnderPolicyNone) {
+  test::ScopedDirectory directory;
+  TestServer server(LazyLog(directory, "none", "400"));
+  const wal::Log& log = *server.server().log();
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run("CLIENT DURABILITY async"), "+OK");
+  EXPECT_EQ(client.Run("SET k v"), "+OK");
+  EXPECT_TRUE(test::Eventually([&] { return log.durable_lsn() == log.last_lsn(); }));
+  // Shorter than the timer's step.
+  EXPECT_EQ(client.Run("CONFIG SET wal-flush-interval-ms 10"), "+OK");
+  EXPECT_EQ(client.Run("SET k w"), "+OK");
+  EXPECT_TRUE(test::Eventually([&] { return log.durable_lsn() == log.last_lsn(); }));
+}
+
+TEST(ClientCommandsTest, DurabilityAsyncDoesNotWaitUnderPolicySync) {
+  test::ScopedDirectory directory;
+  TestServer server(LazyLog(directory, "sync"));
+  RawSocket client(server.unix_endpoint());
+  std::string pipeline = "CLIENT DURABILITY async\r\n";
+  std::string expected = "+OK\r\n";
+  for (int i = 1; i <= 1000; ++i) {
+    pipeline += "INCR n\r\n";
+    expected += ":" + std::to_string(i) + "\r\n";
+  }
+  ASSERT_TRUE(client.Send(pipeline));
+  EXPECT_EQ(client.ReadExactly(expected.size()), expected);
 }
 
 TEST(ClientCommandsTest, AskForThePasswordWhenThereIsOne) {

@@ -29,6 +29,7 @@ namespace crab {
 namespace {
 
 using test::Endpoint;
+using test::Eventually;
 using test::FakeLog;
 using test::Mix;
 using test::RawSocket;
@@ -37,17 +38,6 @@ using test::Request;
 using test::ScopedDirectory;
 using test::TestSeed;
 using test::TestServer;
-
-// Asks until `condition` holds; false when patience ends.
-template <typename Condition>
-bool Eventually(Condition&& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(test::kPatienceMs);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
 
 std::vector<std::string> Lines(const std::string& text) {
   std::istringstream stream(text);

@@ -48,7 +48,7 @@ class SessionTest : public testing::Test {
   }
   // All that may leave now.
   std::string Take(Session& session) {
-    const std::string bytes(session.Sendable(server_->ReleaseLsn()));
+    const std::string bytes(session.Sendable());
     session.Sent(bytes.size());
     return bytes;
   }
@@ -312,7 +312,7 @@ TEST_F(SessionTest, ARandomMixOfWritesAndReleasesKeepsTheOrderAndTheGates) {
       log_.Release(released);
     }
     // The socket takes what it likes of what may leave.
-    const std::string_view sendable = session->Sendable(released);
+    const std::string_view sendable = session->Sendable();
     const size_t sent = random.Below(sendable.size() + 1);
     got += sendable.substr(0, sent);
     const size_t limit_end = got.size() - sent + sendable.size();
@@ -364,6 +364,132 @@ TEST_F(SessionTest, ClosesAfterTheHeldReplyOfQuitAndNotBefore) {
   EXPECT_TRUE(session->held());
   log_.Release(1);
   EXPECT_EQ(Take(*session), "+OK\r\n+OK\r\n");
+}
+
+// --- CLIENT DURABILITY ---
+
+// The log's own policy is `async` from here on: everything may leave, nothing is on disk.
+constexpr wal::Lsn kEverything = UINT64_MAX;
+
+TEST_F(SessionTest, TellsAndTakesTheDurabilityOfAConnection) {
+  UseLog();
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY\r\n"), "$7\r\ndefault\r\n");
+  for (const std::string name : {"none", "async", "sync", "default"}) {
+    EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY " + name + "\r\nCLIENT DURABILITY\r\n"),
+              "+OK\r\n$" + std::to_string(name.size()) + "\r\n" + name + "\r\n");
+  }
+  EXPECT_EQ(Exchange(*session, "client durability SYNC\r\nRESET\r\nclient durability\r\n"),
+            "+OK\r\n+RESET\r\n$7\r\ndefault\r\n");
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY always\r\n"),
+            "-ERR CLIENT DURABILITY mode must be NONE, ASYNC, SYNC or DEFAULT\r\n");
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync now\r\n"),
+            "-ERR wrong number of arguments for 'client|durability' command\r\n");
+}
+
+TEST_F(SessionTest, OneThatAsksForSyncWaitsForTheDiskAndTheOthersDoNot) {
+  HoldReplies();
+  log_.Release(kEverything);
+  log_.SetDurable(0);
+  const auto strict = NewSession();
+  const auto lax = NewSession();
+  EXPECT_EQ(Exchange(*strict, "CLIENT DURABILITY sync\r\n"), kOk);
+  EXPECT_EQ(Exchange(*lax, "SET a 1\r\n"), kOk);
+  EXPECT_EQ(Exchange(*strict, "SET b 1\r\n"), "");
+  EXPECT_TRUE(strict->HeldForOwnSync());
+  EXPECT_EQ(Exchange(*strict, "GET a\r\n"), "") << "what it is told must be on disk as well";
+  log_.SetDurable(1);
+  EXPECT_EQ(Take(*strict), "");
+  log_.SetDurable(2);
+  EXPECT_EQ(Take(*strict), "+OK\r\n$1\r\n1\r\n");
+  EXPECT_EQ(Exchange(*strict, "GET a\r\n"), "$1\r\n1\r\n");
+}
+
+TEST_F(SessionTest, OneThatAsksForLessLeavesWhileThePolicyMakesTheOthersWait) {
+  HoldReplies();
+  log_.ReleaseUnsynced(kEverything);
+  const auto strict = NewSession();
+  EXPECT_EQ(Exchange(*strict, "SET a 1\r\n"), "");
+  for (const std::string name : {"async", "none"}) {
+    const auto lax = NewSession();
+    EXPECT_EQ(Exchange(*lax, "CLIENT DURABILITY " + name + "\r\nSET b 1\r\nGET a\r\n"),
+              "+OK\r\n+OK\r\n$1\r\n1\r\n");
+    EXPECT_FALSE(lax->HeldForOwnSync());
+  }
+  log_.ReleaseUnsynced(0);  // a record that lives on the heap only
+  const auto lax = NewSession();
+  EXPECT_EQ(Exchange(*lax, "CLIENT DURABILITY async\r\n"), kOk);
+  EXPECT_EQ(Exchange(*lax, "SET b 1\r\n"), "");
+  log_.ReleaseUnsynced(kEverything);
+  EXPECT_EQ(Take(*lax), kOk);
+  EXPECT_EQ(Take(*strict), "");
+}
+
+TEST_F(SessionTest, EachReplyWaitsForWhatWasAskedWhenItWasMade) {
+  HoldReplies();
+  log_.Release(kEverything);
+  log_.SetDurable(0);
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session,
+                     "INCR n\r\nCLIENT DURABILITY sync\r\nINCR n\r\n"
+                     "CLIENT DURABILITY async\r\nINCR n\r\n"),
+            ":1\r\n");
+  log_.SetDurable(1);
+  EXPECT_EQ(Take(*session), "") << "raising and the first write behind it came in one go";
+  log_.SetDurable(2);
+  EXPECT_EQ(Take(*session), "+OK\r\n:2\r\n+OK\r\n:3\r\n");
+  EXPECT_EQ(Exchange(*session, "INCR n\r\n"), ":4\r\n");
+  // Raising tells that all before it is on disk.
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync\r\n"), "");
+  log_.SetDurable(4);
+  EXPECT_EQ(Take(*session), kOk);
+}
+
+TEST_F(SessionTest, WritesOfOneThatAsksForSyncAreRefusedWithoutALog) {
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync\r\n"),
+            "-ERR CLIENT DURABILITY sync cannot be used when appendonly is disabled.\r\n");
+  UseLog();
+  const std::string refused =
+      "-MISCONF This connection asked for CLIENT DURABILITY sync, and the server is running "
+      "without its write-ahead log.\r\n";
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync\r\nSET k 1\r\n"), "+OK\r\n+OK\r\n");
+  log_.SetState(wal::State::kDegraded);
+  log_.drops = true;
+  EXPECT_EQ(Exchange(*session, "SET k 2\r\nGET k\r\n"), refused + "$1\r\n1\r\n");
+  EXPECT_EQ(Exchange(*NewSession(), "SET k 3\r\n"), kOk);
+  EXPECT_EQ(Exchange(*session, "GET k\r\n"), "$1\r\n3\r\n");
+  log_.SetState(wal::State::kRunning);
+  log_.drops = false;
+  EXPECT_EQ(Exchange(*session, "SET k 4\r\n"), kOk);
+  server_->execution().log = nullptr;
+  session->ForgetGate();
+  EXPECT_EQ(Exchange(*session, "SET k 5\r\nGET k\r\n"), refused + "$1\r\n4\r\n");
+}
+
+TEST_F(SessionTest, WhatTheLogGaveUpIsNeverAcknowledgedToOneThatAsksForSync) {
+  HoldReplies();
+  log_.Release(kEverything);
+  log_.SetDurable(0);
+  const auto strict = NewSession();
+  EXPECT_EQ(Exchange(*strict, "CLIENT DURABILITY sync\r\n"), kOk);
+  EXPECT_EQ(Exchange(*strict, "SET k 1\r\n"), "");
+  EXPECT_FALSE(strict->HeldForNothing(log_));
+  log_.SetState(wal::State::kDegraded);
+  log_.given_up_above = 0;
+  EXPECT_EQ(Take(*strict), "");
+  EXPECT_TRUE(strict->HeldForNothing(log_));
+  // Also where it gave up in the middle of the command.
+  log_.SetState(wal::State::kRunning);
+  const auto late = NewSession();
+  EXPECT_EQ(Exchange(*late, "CLIENT DURABILITY sync\r\n"), kOk);
+  log_.drops = true;
+  late->Receive("SET k 2\r\n");
+  EXPECT_TRUE(late->killed);
+  // Nobody else was promised anything.
+  const auto lax = NewSession();
+  EXPECT_EQ(Exchange(*lax, "SET k 3\r\n"), kOk);
+  EXPECT_FALSE(lax->killed);
 }
 
 // --- requests that wait ---
@@ -483,6 +609,40 @@ TEST_F(SessionTest, WaitaofGivesUpAtItsTimeout) {
   while (dispatcher.now_ms() < again_ms + 2) dispatcher.RefreshClock();
   session->Resume();
   EXPECT_EQ(Take(*session), "*2\r\n:0\r\n:0\r\n");
+}
+
+TEST_F(SessionTest, WaitaofDoesNotTakeADegradedLogsWord) {
+  UseLog();
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session, Request({"set", "k", "v"})), kOk);
+  log_.SetState(wal::State::kDegraded);
+  log_.drops = true;
+  EXPECT_EQ(Exchange(*session, Request({"set", "k", "w"})), kOk);
+  EXPECT_EQ(Exchange(*session, Request({"waitaof", "0", "0", "0"})), "*2\r\n:0\r\n:0\r\n");
+  EXPECT_EQ(Exchange(*session, Request({"waitaof", "1", "0", "0"})), "");
+  session->Resume();
+  EXPECT_EQ(Take(*session), "");
+  log_.SetState(wal::State::kRunning);  // healed: what was not logged is in the checkpoint
+  session->Resume();
+  EXPECT_EQ(Take(*session), "*2\r\n:1\r\n:0\r\n");
+}
+
+TEST_F(SessionTest, WaitaofRefusesAsRedisDoes) {
+  UseLog();
+  const auto session = NewSession();
+  const std::pair<const char*, const char*> cases[] = {
+      {"2 0 0", "ERR value is out of range, value must between 0 and 1"},
+      {"x 0 0", "ERR value is not an integer or out of range"},
+      {"1 -1 0", "ERR value is out of range, must be positive"},
+      {"1 0 x", "ERR timeout is not an integer or out of range"},
+      {"1 0 -1", "ERR timeout is negative"},
+      {"1 0 9223372036854775807", "ERR timeout is out of range"},
+      {"1 0", "ERR wrong number of arguments for 'waitaof' command"},
+  };
+  for (const auto& [arguments, error] : cases) {
+    EXPECT_EQ(Exchange(*session, "WAITAOF " + std::string(arguments) + "\r\n"),
+              "-" + std::string(error) + "\r\n");
+  }
 }
 
 TEST_F(SessionTest, WaitaofNeedsALog) {

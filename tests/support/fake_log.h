@@ -28,15 +28,20 @@ class FakeLog : public wal::Log {
   // --- the knobs ---
   bool has_room = true;
   bool releases_at_once = true;  // every record is durable and released as soon as it is appended
+  bool drops = false;            // keeps nothing, as a log does that has degraded
   std::string last_error = "the disk is on fire";
-  wal::Lsn failed_above = UINT64_MAX;  // GateFailed for every gate above
-  std::function<void()> on_append;     // after each record
+  wal::Lsn failed_above = UINT64_MAX;    // GateFailed for every gate above
+  wal::Lsn given_up_above = UINT64_MAX;  // GateGivenUp likewise
+  std::function<void()> on_append;       // after each record
   void Release(wal::Lsn lsn) {
     durable_lsn_.store(lsn);
     written_lsn_.store(lsn);
     release_lsn_.store(lsn);
+    unsynced_release_lsn_.store(lsn);
     if (listener_) listener_();
   }
+  // For replies of a policy of their own that does not wait for the disk.
+  void ReleaseUnsynced(wal::Lsn lsn) { unsynced_release_lsn_.store(lsn); }
   void SetDurable(wal::Lsn lsn) { durable_lsn_.store(lsn); }
   void SetState(wal::State state) { state_.store(state); }
 
@@ -64,6 +69,7 @@ class FakeLog : public wal::Log {
     return Append(type, shard, payload);
   }
   wal::Lsn Append(wal::RecordType type, uint16_t shard, std::string_view payload) override {
+    if (drops) return wal::kNoGate;
     std::lock_guard lock(mutex_);
     const wal::Lsn lsn = last_lsn_.load() + 1;
     records_.push_back({lsn, type, shard, std::string(payload)});
@@ -72,6 +78,7 @@ class FakeLog : public wal::Log {
       durable_lsn_.store(lsn);
       written_lsn_.store(lsn);
       release_lsn_.store(lsn);
+      unsynced_release_lsn_.store(lsn);
     }
     if (on_append) on_append();
     return lsn;
@@ -96,6 +103,7 @@ class FakeLog : public wal::Log {
   Result<wal::Lsn> Resume() override { return last_lsn(); }
   bool resumable() const override { return false; }
   bool GateFailed(wal::Lsn gate) const override { return gate > failed_above; }
+  bool GateGivenUp(wal::Lsn gate) const override { return gate > given_up_above; }
   wal::Metrics metrics() const override {
     wal::Metrics metrics;
     metrics.state = state();

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -58,6 +59,17 @@ inline int FreePort() {
 }
 
 using Arguments = std::vector<std::string>;
+
+// Asks until `condition` holds; false when patience ends.
+template <typename Condition>
+bool Eventually(Condition&& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
 
 // The Config of a command line, without file and environment.
 inline Result<Config> ConfigOf(const Arguments& arguments) {
