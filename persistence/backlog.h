@@ -36,7 +36,8 @@ class Backlog {
 
   virtual ~Backlog() = default;
 
-  // A power of two; 1 where the log can only be replayed as a whole, in order.
+  // A power of two, at most Options::shard_count, so that the caller's shards are parts of units; 1
+  // where the log can only be replayed as a whole, in order.
   virtual uint32_t units() const = 0;
   // Nothing is to be replayed: a new log.
   virtual bool empty() const = 0;

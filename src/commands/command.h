@@ -61,6 +61,7 @@ enum CommandFlags : uint32_t {
   kDangerous = 1u << 24,      // joins @dangerous without being admin (KEYS, FLUSHALL ...)
   kConnection = 1u << 25,     // joins @connection instead of the group's category
   kAdminCategory = 1u << 27,  // joins @admin and @dangerous without the flag (LASTSAVE)
+  kAllKeys = 1u << 28,  // waits for the end of a recovery though kLoading: it looks at any key
   kKeyspace = 1u << 26,  // joins @keyspace without being of the generic group (FLUSHALL, DBSIZE)
 };
 

@@ -77,7 +77,6 @@ Dispatcher::Dispatcher(Execution& execution, int loop)
       view_(execution.keyspace, effects_, stats_.keyspace),
       expire_next_shard_(loop) {
   stats_.commands.resize(execution.registry.size());
-  replay_client_.replay = true;
   // A command that writes has its room already. A read may find none: then the key that has expired
   // waits for its removal, and so it does during a pause.
   view_.SetMayRemove([this] {
@@ -137,6 +136,9 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
       (!execution_.pause_writes_only || (command->flags & (kWrite | kMayReplicate)))) {
     return Outcome::kPaused;
   }
+  if (__builtin_expect(execution_.loader != nullptr, 0) && !Load(*command, args)) {
+    return Outcome::kRecovering;
+  }
   client.last_command = command;
   size_t room = 0;
   wal::Log* const log = execution_.log;
@@ -187,6 +189,24 @@ Status Dispatcher::Admit(const Client& client, const Command& command) {
   return Status::Ok();
 }
 
+bool Dispatcher::Load(const Command& command, Args args) {
+  switch (command.scope) {
+    case Scope::kKeys: {
+      bool loaded = true;
+      ForEachKey(command, args, [&](std::string_view key) {
+        loaded = loaded && execution_.loader->Load(execution_.keyspace.ShardOf(key), loop_);
+      });
+      return loaded;
+    }
+    case Scope::kLoop:
+      return true;
+    case Scope::kExclusive:
+      // Redis' flag says what may run without the data.
+      return (command.flags & kLoading) && !(command.flags & kAllKeys);
+  }
+  return false;
+}
+
 void Dispatcher::Finish(Client& client, const Command& command, Buffer& out, size_t reply_begin) {
   CommandStats& stats = stats_.commands[execution_.registry.IndexOf(command)];
   const uint64_t cycles = __rdtsc();
@@ -221,7 +241,7 @@ void Dispatcher::Invoke(Call& call) {
 
 void Dispatcher::RunKeyed(Call& call) {
   Keyspace& keyspace = execution_.keyspace;
-  const bool locking = execution_.world.loops() > 1;
+  const bool locking = execution_.world.shared();
   const bool limited = execution_.maxmemory != 0;
   if (HasOneKey(call.command)) {
     const std::string_view key = call.args[call.command.keys[0].first];
@@ -299,43 +319,11 @@ uint64_t Dispatcher::Tap() {
   return lsn;
 }
 
-Status Dispatcher::CheckReplay(const EffectView& effect) const {
-  const std::string_view name = EffectName(effect.id);
-  const Command* command = name.empty() ? nullptr : execution_.registry.FindName(name);
-  if (command == nullptr) {
-    return Status::Error("effect " + std::to_string(effect.id) + " is not known to this version");
-  }
-  const size_t arguments = effect.arguments.size();
-  if (!command->AritySuits(arguments + 1) || effect.db >= execution_.keyspace.options().databases) {
-    return Status::Error("effect " + std::string(name) + " with " + std::to_string(arguments) +
-                         " arguments on database " + std::to_string(effect.db) +
-                         " does not suit this server");
-  }
-  return Status::Ok();
-}
-
-Status Dispatcher::Replay(const EffectView& effect) {
-  TRY(CheckReplay(effect));
-  const std::string_view name = EffectName(effect.id);
-  const Command* command = execution_.registry.FindName(name);
-  std::vector<std::string_view> argv{name};
-  argv.insert(argv.end(), effect.arguments.begin(), effect.arguments.end());
-  const Args args(argv);
-  replay_client_.db = effect.db;
-  view_.Begin(effect.db, /*now_ms=*/0, /*no_touch=*/true);
-  resp::Reply reply(discarded_, 2);
-  Call call{*command, args, view_, reply, effects_, replay_client_, execution_.registry, 0};
-  Status status = command->handler(call);
-  effects_.Clear();
-  discarded_.Clear();
-  return status;
-}
-
 void Dispatcher::ExpireCycle(int64_t budget_us) {
   if (!execution_.active_expire || execution_.pause_until_ms > now_ms_) return;
   const int64_t start_us = RealClock().MonotonicUs();
   Keyspace& keyspace = execution_.keyspace;
-  const bool locking = execution_.world.loops() > 1;
+  const bool locking = execution_.world.shared();
   const uint32_t loops = execution_.world.loops();
   const auto advance = [&] {
     expire_next_shard_ += loops;
@@ -346,7 +334,8 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
   for (uint32_t seen = loop_; seen < keyspace.shard_count(); seen += loops) {
     const uint32_t index = expire_next_shard_;
     Shard& shard = keyspace.shard(index);
-    if (shard.next_deadline_ms() > now_ms_) {
+    if (shard.next_deadline_ms() > now_ms_ ||
+        (execution_.loader != nullptr && !execution_.loader->Has(index))) {
       advance();
       continue;
     }
@@ -377,6 +366,7 @@ bool Dispatcher::EvictUntilFits() {
   // command pays a part of the way down.
   constexpr int kKeysPerCommandMax = 64;
   if (execution_.pause_until_ms > now_ms_) return true;  // the data stands still, as in Redis
+  if (execution_.loader != nullptr) return true;  // what it needs is not known before all is there
   const auto used_bytes = [this] {
     return execution_.keyspace_bytes.load(std::memory_order_relaxed) +
            execution_.other_bytes.load(std::memory_order_relaxed);
@@ -404,7 +394,7 @@ bool Dispatcher::EvictBest() {
   // choice than Redis' pool makes, at the price of as many cache misses.
   constexpr int kShardsCompared = 3;
   Keyspace& keyspace = execution_.keyspace;
-  const bool locking = execution_.world.loops() > 1;
+  const bool locking = execution_.world.shared();
   const bool of_deadlines = IsVolatile(keyspace.options().policy);
   const uint32_t mask = keyspace.shard_count() - 1;
   const auto first = static_cast<uint32_t>(random_.Next());

@@ -1,6 +1,6 @@
 // Dispatch: one command from argv to reply. Checks what Redis checks, in its order; secures room in
 // the log; takes the shards of the keys, or the world; runs the handler; hands its effects to the
-// log (the tap) and notes the gate; lets the shards go. Recovery, expiry and eviction use it too.
+// log (the tap) and notes the gate; lets the shards go. Expiry and eviction use it too.
 // A Dispatcher is loop-bound; what it shares (Execution) is world-guarded.
 #pragma once
 
@@ -16,6 +16,7 @@
 #include "src/commands/command.h"
 #include "src/commands/registry.h"
 #include "src/execution/lock_set.h"
+#include "src/execution/shard_loader.h"
 #include "src/execution/world.h"
 #include "src/keyspace/keyspace.h"
 #include "utils/random.h"
@@ -28,6 +29,9 @@ struct Execution {
   World& world;
   const Registry& registry;
   wal::Log* log = nullptr;  // null: the log is off
+  // Not null while the log is still being replayed: what is not there yet comes before it is used,
+  // nothing is evicted, and nothing expires by itself but where all data is there.
+  ShardLoader* loader = nullptr;
 
   uint64_t maxmemory = 0;  // bytes, 0 = no limit
   int maxmemory_samples = 5;
@@ -70,8 +74,9 @@ class Dispatcher {
  public:
   enum class Outcome : uint8_t {
     kDone,
-    kNoRoom,  // nothing happened: again when the log's listener says that there is room
-    kPaused,  // nothing happened: again when the pause is over
+    kNoRoom,      // nothing happened: again when the log's listener says that there is room
+    kPaused,      // nothing happened: again when the pause is over
+    kRecovering,  // nothing happened: again when all of the log has been replayed
   };
 
   Dispatcher(Execution& execution, int loop);
@@ -83,12 +88,6 @@ class Dispatcher {
   // Before the first command of what a connection has read: its time begins now.
   void BeginBatch();
   int64_t now_ms() const { return now_ms_; }
-
-  // Replays one effect of a record: the same road with the tap shut and time standing still.
-  // Called by recovery before any loop runs.
-  Status Replay(const EffectView& effect);
-  // Whether Replay could: the command is known, its arguments and its database suit.
-  Status CheckReplay(const EffectView& effect) const;
 
   // Removes what has expired in this loop's shards, spending about `budget_us`. The loop is IN.
   void ExpireCycle(int64_t budget_us);
@@ -109,6 +108,9 @@ class Dispatcher {
  private:
   // Why a command may not run, or OK; `paused` and such are outcomes, not errors.
   Status Admit(const Client& client, const Command& command);
+  // While the log is replayed: brings the data of the command's keys. False: it has to wait for
+  // all.
+  bool Load(const Command& command, Args args);
   void Reject(resp::Reply& reply, const Command* command, const Status& error);
   void CountError(std::string_view message);
   Status UnknownCommand(Args args, const Command* container) const;
@@ -144,11 +146,9 @@ class Dispatcher {
   uint64_t clock_cycles_ = 0;  // when the clock was read
   uint64_t last_cycles_ = 0;   // when the last command ended, or its batch began
   uint32_t expire_next_shard_ = 0;
-  Random random_;         // which shards eviction looks at
+  Random random_;  // which shards eviction looks at
   uint64_t unlogged_ = 0;
   bool reading_ = false;  // the present command only reads
-  Buffer discarded_;      // replies of replay
-  Client replay_client_;
 };
 
 }  // namespace crab

@@ -1,7 +1,8 @@
 // World: the lock of all shards at once (DESIGN §3). Each loop is IN while it handles an event and
 // OUT while it polls; whoever needs everything raises a flag and waits until all others are OUT.
 // Plain data read while IN and changed only by the exclusive holder needs no other lock.
-// Synchronized. With one loop every call is a branch: nobody else ever touches a shard.
+// While a log is replayed its threads take part as guests, IN while they replay.
+// Synchronized. With one loop and no guests every call is a branch: nobody else touches a shard.
 #pragma once
 
 #include <atomic>
@@ -16,19 +17,26 @@ class World {
   explicit World(int loops);
 
   int loops() const { return loops_; }
+  // Whether several threads touch shards, so that each is locked by whoever uses it. While IN.
+  bool shared() const { return shared_; }
+
+  // Lets `guests` more threads take part, as loops() and up. Before any loop runs.
+  void OpenToGuests(int guests);
+  // Ends that: the guests have gone for good, and loop 0 calls this, IN.
+  void CloseToGuests();
 
   // OUT -> IN; sleeps while somebody holds the world.
   void Enter(int loop) {
-    if (loops_ > 1) EnterShared(loop);
+    if (shared_) EnterShared(loop);
   }
   // IN -> OUT. The caller holds no shard.
   void Exit(int loop) {
-    if (loops_ > 1) ExitShared(loop);
+    if (shared_) ExitShared(loop);
   }
   // Between two commands of a batch: lets a waiting exclusive holder run.
   void Breathe(int loop) {
     // Relaxed: seeing the flag one command late only delays the one who raised it.
-    if (loops_ > 1 && wanted_.load(std::memory_order_relaxed) != 0) {
+    if (shared_ && wanted_.load(std::memory_order_relaxed) != 0) {
       ExitShared(loop);
       EnterShared(loop);
     }
@@ -39,7 +47,7 @@ class World {
   void AcquireExclusive(int loop);
   void ReleaseExclusive(int loop);  // leaves the caller IN
   // Whether somebody holds the world; for checks by the holder's own thread.
-  bool exclusive() const { return loops_ == 1 || wanted_.load(std::memory_order_relaxed) != 0; }
+  bool exclusive() const { return !shared_ || wanted_.load(std::memory_order_relaxed) != 0; }
 
  private:
   struct alignas(64) LoopState {
@@ -53,7 +61,10 @@ class World {
   void ExitShared(int loop);
 
   const int loops_;
-  std::unique_ptr<LoopState[]> states_;
+  // World-guarded. What a loop that is the only one reads changes on its own thread only.
+  int participants_;
+  bool shared_;
+  std::unique_ptr<LoopState[]> states_;          // of the loops, then of guests
   alignas(64) std::atomic<uint32_t> wanted_{0};  // 1 while somebody waits for or holds the world
   std::mutex exclusive_mutex_;                   // one holder at a time
 };

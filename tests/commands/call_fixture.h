@@ -18,6 +18,7 @@
 
 #include "src/commands/command.h"
 #include "src/commands/registry.h"
+#include "src/execution/replayer.h"
 #include "src/keyspace/keyspace.h"
 
 namespace crab {
@@ -56,13 +57,6 @@ inline std::vector<std::string> SplitLine(std::string_view line) {
     words.push_back(std::move(word));
   }
   return words;
-}
-
-// The words as SplitLine reads them.
-inline std::string JoinWords(std::span<const std::string_view> words) {
-  std::string line;
-  for (std::string_view word : words) line.append(line.empty() ? "" : " ").append(word);
-  return line;
 }
 
 // A keyspace, one client, and the rows that it may call.
@@ -127,22 +121,11 @@ class CommandRunner {
 
   // Runs all that `life` logged, as recovery does.
   void Replay(const CommandRunner& life) {
-    client.replay = true;
+    Replayer replayer(keyspace, registry);
     for (const std::string& payload : life.payloads_) {
-      ForEachEffect(payload, [&](const EffectView& effect) {
-        std::vector<std::string_view> argv{EffectName(effect.id)};
-        argv.insert(argv.end(), effect.arguments.begin(), effect.arguments.end());
-        const Command* command = registry.FindName(argv[0]);
-        ASSERT_NE(command, nullptr) << argv[0];
-        client.db = effect.db;
-        const Status status = Invoke(*command, Args(argv), /*time=*/0);
-        EXPECT_TRUE(status.ok()) << JoinWords(argv) << ": " << status.message();
-        effects_.Clear();
-        out_.Clear();
-      });
+      const Status status = replayer.Replay(payload, {0, keyspace.shard_count()});
+      EXPECT_TRUE(status.ok()) << status.message();
     }
-    client.replay = false;
-    client.db = 0;
   }
 
   // Everything in the keyspace, a line per key: type, deadline and value.

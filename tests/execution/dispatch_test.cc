@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "src/execution/replayer.h"
 #include "src/keyspace/effects.h"
 #include "tests/support/fake_log.h"
 
@@ -483,17 +484,15 @@ TEST_P(DispatchTest, ReplaysWhatItLoggedIntoTheSameState) {
   Keyspace other({.shard_count = 16, .hash_seed = 99});
   World world(1);
   Execution execution{other, world, registry_};
-  Dispatcher replay(execution, 0);
+  Replayer replayer(other, registry_);
   for (const FakeLog::Record& record : log_.records()) {
     std::string_view bytes = record.payload;
     if (record.type == wal::RecordType::kTxn) bytes = *TransactionEffects(record.payload);
-    EffectView effect;
-    while (!bytes.empty()) {
-      ASSERT_TRUE(ReadEffect(&bytes, &effect).ok());
-      const Status status = replay.Replay(effect);
-      ASSERT_TRUE(status.ok()) << Describe(effect) << ": " << status.message();
-    }
+    ASSERT_TRUE(replayer.Check(bytes).ok());
+    const Status status = replayer.Replay(bytes, {0, other.shard_count()});
+    ASSERT_TRUE(status.ok()) << EffectsOf(record).front() << ": " << status.message();
   }
+  Dispatcher replay(execution, 0);
   for (const char* line : {"get a", "get b", "get c", "get d", "ttl d", "get e", "get f", "get g",
                            "expiretime g", "get h", "dbsize"}) {
     const std::string here = Run(line);
@@ -507,16 +506,6 @@ TEST_P(DispatchTest, ReplaysWhatItLoggedIntoTheSameState) {
     ASSERT_EQ(replay.Run(client, Args(argv), reply), Outcome::kDone);
     EXPECT_EQ(out.view(), here) << line;
   }
-}
-
-TEST_P(DispatchTest, RefusesToReplayWhatItDoesNotKnow) {
-  const auto text = [&](EffectView effect) {
-    return std::string(dispatcher_.Replay(effect).message());
-  };
-  EXPECT_NE(text({0, 200, {}}).find("not known"), std::string::npos);
-  EXPECT_NE(text({99, static_cast<int>(EffectId::kSet), {"k", "v"}}).find("database 99"),
-            std::string::npos);
-  EXPECT_NE(text({0, static_cast<int>(EffectId::kSet), {"k"}}), "");
 }
 
 // Two dispatchers of one keyspace, as two loops have them: no update is lost, whether it locks one

@@ -36,6 +36,43 @@ TEST(WorldTest, ALoopThatIsOutNeedNotBeWoken) {
   world.Exit(0);
 }
 
+TEST(WorldTest, AHolderWaitsForGuests) {
+  for (int loops : {1, 2}) {
+    World world(loops);
+    EXPECT_EQ(world.shared(), loops > 1);
+    world.OpenToGuests(2);
+    EXPECT_TRUE(world.shared());
+    std::atomic<int> inside{0}, rounds{0};
+    std::atomic<bool> done{false};
+    std::vector<std::thread> guests;
+    for (int guest = loops; guest < loops + 2; ++guest) {
+      guests.emplace_back([&, guest] {
+        while (!done) {
+          world.Enter(guest);
+          ++inside;
+          ++rounds;
+          --inside;
+          world.Exit(guest);
+        }
+      });
+    }
+    world.Enter(0);
+    for (int i = 0; i < 200 || rounds < 200; ++i) {
+      world.AcquireExclusive(0);
+      EXPECT_TRUE(world.exclusive());
+      EXPECT_EQ(inside, 0);
+      world.ReleaseExclusive(0);
+    }
+    done = true;
+    for (std::thread& guest : guests) guest.join();
+    world.CloseToGuests();
+    EXPECT_EQ(world.shared(), loops > 1);
+    world.AcquireExclusive(0);
+    world.ReleaseExclusive(0);
+    world.Exit(0);
+  }
+}
+
 TEST(WorldTest, WhoBreathesBetweenCommandsLetsTheHolderRun) {
   World world(2);
   std::atomic<bool> is_in{false}, done{false};

@@ -1,0 +1,56 @@
+// Replayer: runs the effects of records again, by the handlers that clients' commands take, with
+// the tap shut and time standing still. It knows each effect's row from the start and keeps what it
+// needs from one effect to the next, so that an effect costs what it does to the keyspace.
+// Thread-bound; several may work at once, each on shards that its caller holds.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "src/commands/command.h"
+#include "src/commands/registry.h"
+#include "src/keyspace/effects.h"
+#include "src/keyspace/keyspace.h"
+#include "utils/bytes.h"
+#include "utils/status.h"
+
+namespace crab {
+
+// Shards first ... end - 1.
+struct ShardRange {
+  uint32_t first, end;
+};
+
+class Replayer {
+ public:
+  Replayer(Keyspace& keyspace, const Registry& registry);
+
+  // Replays effects that stand end to end. The caller holds `shards`: an effect on a key of another
+  // is an error, and a broadcast is applied to these shards alone. What stood before the effect
+  // that an error names has been applied.
+  Status Replay(std::string_view effects, ShardRange shards);
+  // Whether Replay could, of effects of any shards: each is known, its arguments and its database
+  // suit. What ran atomically is asked before a part of it is replayed.
+  Status Check(std::string_view effects);
+
+ private:
+  Status CheckOne() const;  // effect_
+  Status ReplayOne(ShardRange shards);
+  Status ReplayBroadcast(ShardRange shards);
+
+  Keyspace& keyspace_;
+  const Registry& registry_;
+  std::array<const Command*, kEffectIdMax + 1> commands_{};  // by id; null: no such row
+  EffectView effect_;
+  std::vector<std::string_view> argv_;
+  Effects effects_;  // what the handlers log; dropped
+  KeyspaceStats stats_;
+  KeyspaceView view_;
+  Buffer discarded_;  // the handlers' replies
+  resp::Reply reply_;
+  Client client_;
+};
+
+}  // namespace crab

@@ -1,0 +1,101 @@
+// Loader: replays what the log holds into the keyspace while the server already serves (DESIGN §7).
+// Threads of its own go through the units of the backlog in order; a command that needs data of a
+// unit that none has reached has its loop replay that unit first.
+//
+// Who replays a unit holds all its shards meanwhile and is IN, a loop as itself and a worker as a
+// guest of the world. So whether a unit is done is decided under its shards' locks, and whoever
+// meets a unit in hand waits for it there. Synchronized but for Start and Stop, which belong to one
+// thread at a time.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "persistence/backlog.h"
+#include "src/execution/dispatch.h"
+#include "src/execution/replayer.h"
+#include "src/execution/shard_loader.h"
+
+namespace crab {
+
+struct LoadProgress {
+  uint64_t bytes_total = 0, bytes_done = 0;
+  uint64_t units_total = 0, units_done = 0;
+  int64_t elapsed_ms = 0;
+
+  uint64_t bytes_per_second() const;
+  int64_t remaining_ms() const;  // at this speed; 0 = not known yet
+};
+
+class Loader final : public ShardLoader {
+ public:
+  // Called by a worker that is about to replay a unit and holds nothing yet. Tests keep workers
+  // waiting in it.
+  using Hook = std::function<void(uint32_t unit)>;
+
+  // Before any loop runs. The backlog has at most as many units as the keyspace has shards.
+  Loader(Execution& execution, std::unique_ptr<wal::Backlog> backlog, int workers, Hook hook = {});
+  ~Loader() override;  // stops
+
+  uint32_t units() const { return units_; }
+
+  // `on_end` is called on the last worker's thread, when every unit is done, one has failed, or
+  // Stop has asked for the end.
+  void Start(std::function<void()> on_end);
+  // False: they were not through within this time.
+  bool WaitFor(int64_t timeout_ms);
+  // The workers end with the unit that they are at; returns when they have.
+  void Stop();
+
+  // Why no more is loaded; OK while nothing has failed. Final once the workers are through.
+  Status error() const;
+  LoadProgress progress() const;
+  wal::RecoveryReport report() const { return backlog_->report(); }
+
+  // --- ShardLoader ---
+  bool Has(uint32_t shard) const override { return done_[shard / shards_per_unit_]; }
+  bool Load(uint32_t shard, int loop) override;
+
+ private:
+  void Work(int worker);
+  // False: it failed.
+  bool ReplayUnit(uint32_t unit, Replayer& replayer);
+  Status Apply(const wal::Backlog::Part& part, Replayer& replayer, ShardRange shards);
+  // Whether all of a transaction suits, this unit's part of which is to be applied.
+  Status CheckWhole(const wal::Backlog::Part& part, Replayer& replayer);
+
+  World& world_;
+  Keyspace& keyspace_;
+  const std::unique_ptr<wal::Backlog> backlog_;
+  const int workers_;
+  const Hook hook_;
+  const uint32_t units_;
+  const uint32_t shards_per_unit_;
+  const int64_t start_us_;
+  std::vector<std::unique_ptr<Replayer>> replayers_;  // of the loops, then of the workers
+  // By unit. Set while its shards are held; release, for who reads it without holding them.
+  std::unique_ptr<std::atomic<bool>[]> done_;
+  std::atomic<uint32_t> units_done_{0};
+  std::atomic<uint32_t> next_unit_{0};
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> failed_{false};
+
+  std::vector<std::thread> threads_;
+  std::function<void()> on_end_;
+  mutable std::mutex mutex_;
+  std::condition_variable ended_;
+  int working_ = 0;    // guarded by mutex_, as what follows
+  std::string error_;  // the first
+  // Verdicts on large transactions, which every unit would judge anew, by LSN; "" = suits.
+  std::map<wal::Lsn, std::string> verdicts_;
+};
+
+}  // namespace crab
