@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <thread>
 
 #include "tests/support/seed.h"
 
@@ -77,6 +78,52 @@ TEST(StringTest, GrowsBySharesSoThatAppendingIsCheap) {
   EXPECT_LT(moves, 20u);
   EXPECT_LE(string->MemoryBytes(), string->size() * 3 / 2);
   LargeString::Destroy(string);
+}
+
+TEST(StringTest, ChangesACopyWhereTheStringIsShared) {
+  const std::string before(1000, 'a');
+  LargeString* string = LargeString::Create(before, before.size());
+  LargeString* share = string->Share();
+  EXPECT_EQ(share, string);
+  EXPECT_TRUE(string->shared());
+  EXPECT_FALSE(string->Suits(before.size())) << "no assignment where others read";
+  const size_t bytes = string->MemoryBytes();
+
+  string = LargeString::Write(string, 10, "bbb");
+  ASSERT_NE(string, share);
+  EXPECT_EQ(string->MemoryBytes(), bytes);
+  EXPECT_EQ(string->view().substr(8, 7), "aabbbaa");
+  EXPECT_EQ(share->view(), before);
+  EXPECT_FALSE(string->shared());
+  EXPECT_FALSE(share->shared());
+  LargeString* same = LargeString::Write(string, 0, "c");
+  EXPECT_EQ(same, string) << "alone it is changed in its place";
+  EXPECT_TRUE(string->Suits(before.size()));
+
+  LargeString* other = share->Share();
+  share = LargeString::Write(share, share->size(), std::string(5000, 'd'));
+  EXPECT_EQ(share->size(), 6000u);
+  EXPECT_EQ(other->view(), before);
+  LargeString::Destroy(string);
+  LargeString::Destroy(share);
+  LargeString::Destroy(other);
+}
+
+TEST(StringTest, IsFreedByTheLastOwnerOnWhicheverThread) {
+  const std::string before(1000, 'a');
+  for (int i = 0; i < 500; ++i) {
+    LargeString* string = LargeString::Create(before, before.size());
+    LargeString* share = string->Share();
+    std::thread reader([&] {
+      EXPECT_EQ(share->view(), before);
+      LargeString::Destroy(share);
+    });
+    // In place or in a copy, whether the reader is through or not.
+    string = LargeString::Write(string, 0, "b");
+    EXPECT_EQ(string->view().substr(0, 2), "ba");
+    LargeString::Destroy(string);
+    reader.join();
+  }
 }
 
 }  // namespace
