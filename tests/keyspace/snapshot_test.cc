@@ -212,6 +212,9 @@ TEST(SnapshotTest, CallsDatabasesAsTheyWereCalledAtTheCut) {
   for (uint32_t i = 0; i < 4; ++i) snapshot.Step(i, 10);
   world.keyspace.Swap(2, 2);
   world.keyspace.Swap(1, 2);
+  world.keyspace.Clear(1);  // database 2's
+  world.keyspace.Clear(3);  // database 1's
+  world.keyspace.Swap(1, 3);
   world.WalkAll(snapshot);
   EXPECT_TRUE(snapshot.done());
   ExpectSame(recorder.found, expected);
@@ -343,6 +346,7 @@ class SnapshotRun {
   void Round() {
     const bool abandons = Below(4) == 0;
     drift_ = static_cast<Drift>(Below(3));
+    upheaval_ = 40;
     for (uint64_t i = Below(600); i > 0; --i) DoWrite();
     ExpectSame(ContentsOf(world_.keyspace), model_);
     if (testing::Test::HasFailure()) return;
@@ -352,6 +356,7 @@ class SnapshotRun {
     auto snapshot = std::make_unique<Snapshot>(world_.keyspace, recorder);
     ASSERT_EQ(snapshot->entries_total(), expected.size());
     drift_ = static_cast<Drift>(Below(3));
+    upheaval_ = Below(2) ? 40 : 3;
     const uint64_t writes_per_step = Below(12);
     const uint64_t entries_max = 1 + Below(40);
     const uint64_t abandoned_after = abandons ? Below(200) : UINT64_MAX;
@@ -466,7 +471,7 @@ class SnapshotRun {
       MirrorExpiry();
     } else if (kind < 97) {
       Evict();
-    } else if (Below(25) == 0) {
+    } else if (Below(upheaval_) == 0) {
       ChangeAll(db);
     }
     ASSERT_TRUE(world_.effects.empty());
@@ -574,6 +579,7 @@ class SnapshotRun {
   uint64_t drawn_ = 0;
   int64_t now_ms_ = kNowMs;
   Drift drift_ = Drift::kNone;
+  uint64_t upheaval_ = 40;  // of so many writes that could change whole databases, one does
   World world_;
   Random random_;
   Model model_;
