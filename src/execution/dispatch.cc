@@ -84,7 +84,7 @@ Dispatcher::Dispatcher(Execution& execution, int loop)
     if (execution_.pause_until_ms > now_ms_) return false;
     wal::Log* const log = execution_.log;
     return log == nullptr ||
-           (log->state() != wal::State::kRefusing && log->SecureRoom(kPayloadOverheadBytes));
+           (log->state() != wal::State::kRefusing && SecureRoom(kPayloadOverheadBytes));
   });
   RefreshClock();
 }
@@ -144,7 +144,7 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
   wal::Log* const log = execution_.log;
   if (command->is_write() && log != nullptr) {
     room = PayloadEstimate(args);
-    if (__builtin_expect(!log->SecureRoom(room), 0)) return Outcome::kNoRoom;
+    if (__builtin_expect(!SecureRoom(room), 0)) return Outcome::kNoRoom;
   }
 
   reading_ = command->flags & kRead;
@@ -299,6 +299,14 @@ void Dispatcher::RunExclusive(Call& call) {
   execution_.world.ReleaseExclusive(loop_);
 }
 
+bool Dispatcher::SecureRoom(size_t bytes) {
+  if (__builtin_expect(execution_.snapshot_full.load(std::memory_order_relaxed), 0)) {
+    execution_.snapshot_waits.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  return execution_.log->SecureRoom(bytes);
+}
+
 uint64_t Dispatcher::Tap() {
   if (effects_.empty()) return 0;
   stats_.changes += effects_.count();
@@ -341,7 +349,7 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
     }
     wal::Log* const log = execution_.log;
     if (log != nullptr && (log->state() == wal::State::kRefusing ||
-                           !log->SecureRoom(kExpireKeysPerHold * kPayloadOverheadBytes))) {
+                           !SecureRoom(kExpireKeysPerHold * kPayloadOverheadBytes))) {
       return;  // a deletion that cannot be logged waits; reads answer as absent meanwhile
     }
     if (locking) LockShard(shard);
@@ -380,7 +388,7 @@ bool Dispatcher::EvictUntilFits() {
       if (log->state() == wal::State::kRefusing) return false;
       // Without room for what a deletion writes memory waits as the log does, and with it the
       // command, if it is a write.
-      if (!log->SecureRoom(kPayloadOverheadBytes)) return true;
+      if (!SecureRoom(kPayloadOverheadBytes)) return true;
     }
     const bool found = EvictBest();
     if (log != nullptr) log->ReleaseRoom(kPayloadOverheadBytes);

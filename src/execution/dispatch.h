@@ -33,6 +33,11 @@ struct Execution {
   // nothing is evicted, and nothing expires by itself but where all data is there.
   ShardLoader* loader = nullptr;
 
+  // Set by the checkpoint while its queue is full: whoever may have to save what he changes waits
+  // before he runs. Relaxed: a command more or less does not matter, and who waits is woken.
+  std::atomic<bool> snapshot_full{false};
+  std::atomic<uint64_t> snapshot_waits{0};  // commands that found it so
+
   uint64_t maxmemory = 0;  // bytes, 0 = no limit
   int maxmemory_samples = 5;
   // What counts against maxmemory, kept only while there is a limit: the keyspace's bytes, by each
@@ -123,6 +128,9 @@ class Dispatcher {
   void Finish(Client& client, const Command& command, Buffer& out, size_t reply_begin);
   // Drops the reply of a client that wants none, now or for the next command.
   void Silence(Client& client, Buffer& out, size_t reply_begin);
+  // Whether a change of about `bytes` may be made now: the log has room for it (to be given back)
+  // and the checkpoint for what it replaces.
+  bool SecureRoom(size_t bytes);
   // Hands the effects to the log; the LSN, or 0 where there was nothing to log.
   uint64_t Tap();
   // Deletes keys until memory fits; false when it cannot.
