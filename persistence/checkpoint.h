@@ -108,7 +108,8 @@ class CheckpointWriter {
   // Index, end, sync. Nothing can be added any more.
   virtual Status Finish() = 0;
   // Gives it its name and syncs the directory. The caller has seen durable_lsn reach the
-  // checkpoint's LSN: a checkpoint must not know more than the log.
+  // checkpoint's LSN: a checkpoint must not know more than the log. After an error it is under its
+  // name, whole, or gone with the writer.
   virtual Status Publish() = 0;
   virtual uint64_t bytes() const = 0;  // in the file so far
   virtual const CheckpointInfo& info() const = 0;
