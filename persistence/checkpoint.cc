@@ -31,6 +31,10 @@ constexpr uint64_t kKeptPlainBytes = 8 << 20;
 
 constexpr uint64_t kEndFrameBytes = FrameBytes(sizeof(CheckpointEndPayload));
 
+std::string PathIn(const std::string& directory, std::string_view name) {
+  return std::string(directory).append("/").append(name);
+}
+
 template <typename T>
 std::string_view BytesOf(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof(value)};
@@ -296,7 +300,7 @@ class FileWriter final : public CheckpointWriter {
   const CheckpointInfo& info() const override { return info_; }
 
   static std::string TemporaryPath(const std::string& directory) {
-    return directory + "/" + kTemporaryName;
+    return PathIn(directory, kTemporaryName);
   }
 
  private:
@@ -524,7 +528,7 @@ Result<std::vector<CheckpointInfo>> ListCheckpoints(Disk& disk, const std::strin
   for (const std::string& name : TRY(disk.List(directory))) {
     if (!CheckpointLsn(name)) continue;
     Outline outline;
-    const auto mapping = OpenOutline(disk, directory + "/" + name, &outline);
+    const auto mapping = OpenOutline(disk, PathIn(directory, name), &outline);
     if (!mapping.ok()) outline.info.problem = mapping.message();
     checkpoints.push_back(std::move(outline.info));
   }
@@ -543,7 +547,7 @@ Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
   std::unique_ptr<File> file = TRY(disk.Open(temporary, OpenMode::kCreate));
   CheckpointInfo made;
   made.name = CheckpointName(info.lsn);
-  made.path = directory + "/" + made.name;
+  made.path = PathIn(directory, made.name);
   made.lsn = info.lsn;
   made.identity = info.identity;
   made.replication_offset = info.replication_offset;
