@@ -37,6 +37,8 @@ class Replayer {
 
  private:
   Status CheckOne() const;  // effect_
+  // Points the view at a key's database; the error says that its shard is not at hand.
+  Status Begin(uint32_t db, std::string_view key, std::string_view name, ShardRange shards);
   Status ReplayOne(ShardRange shards);
   Status ReplayBroadcast(ShardRange shards);
 

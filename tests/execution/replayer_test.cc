@@ -67,6 +67,61 @@ TEST_F(ReplayerTest, SetsStringsWithAndWithoutADeadline) {
   EXPECT_EQ(Get("b"), "-12@8");
 }
 
+// The short way of the commonest effects and the handler's: what the writer never writes, words in
+// lower case and GET, takes the handler's.
+TEST_F(ReplayerTest, StoresASetAsTheHandlerDoes) {
+  Keyspace other({.shard_count = 16, .databases = 4, .hash_seed = 1});
+  Replayer by_handler(other, registry_);
+  const std::string values[] = {"",
+                                "1",
+                                "-9223372036854775808",
+                                "9223372036854775808",
+                                "007",
+                                "short",
+                                std::string(44, 'e'),
+                                std::string(45, 'r'),
+                                std::string(127, 'a'),
+                                std::string(128, 'b'),
+                                std::string(256, 'i'),
+                                std::string(257, 'l'),
+                                std::string(100'000, 'x'),
+                                std::string(Effects::kPartBytes, 'y')};
+  const auto same = [&](std::string_view step) {
+    std::map<std::string, std::string> contents[2];
+    for (Keyspace* keyspace : {&keyspace_, &other}) {
+      for (uint32_t db = 0; db < 4; ++db) {
+        keyspace->ForEach(db, [&](const Entry& entry) {
+          char scratch[24];
+          contents[keyspace == &other][std::to_string(db) + std::string(entry.key())] =
+              std::string(EncodingName(entry.encoding())) + std::to_string(entry.deadline_ms()) +
+              " " + std::string(entry.StringBytes(scratch));
+          return true;
+        });
+      }
+    }
+    ASSERT_EQ(contents[0], contents[1]) << step;
+    ASSERT_EQ(contents[0].size(), 4 * std::size(values));
+  };
+  for (const bool with_deadline : {false, true, false}) {
+    for (size_t shift = 0; shift < 3; ++shift) {
+      for (uint32_t db = 0; db < 4; ++db) {
+        for (size_t i = 0; i < std::size(values); ++i) {
+          const std::string key = "key" + std::to_string(i);
+          const std::string& value = values[(i + shift) % std::size(values)];
+          const std::string time = std::to_string(1 + i * 1'000'000'007);
+          ASSERT_EQ(Replay(Set(key, value, with_deadline ? std::stoll(time) : kNoDeadline, db)),
+                    "");
+          const std::string effect = with_deadline
+                                         ? Effect(EffectId::kSet, {key, value, "pxat", time}, db)
+                                         : Effect(EffectId::kSet, {key, value, "get"}, db);
+          ASSERT_TRUE(by_handler.Replay(effect, {0, 16}).ok());
+        }
+      }
+      same(with_deadline ? "with deadlines" : "without");
+    }
+  }
+}
+
 TEST_F(ReplayerTest, KnowsAllOtherEffects) {
   EXPECT_EQ(
       Replay(Set("k", "abc", kNoDeadline) + Effect(EffectId::kAppend, {"k", "def"}) +
@@ -122,6 +177,8 @@ TEST_F(ReplayerTest, RefusesWhatItDoesNotKnow) {
       {Effect(EffectId::kSwapdb, {"0", "4"}), "SWAPDB"},
       {Effect(EffectId::kSwapdb, {"-1", "0"}), "SWAPDB"},
       {good.substr(0, good.size() - 1), "cut off"},
+      {Effect(EffectId::kSet, {"k", "v", "PXAT", "0"}), "invalid expire time"},
+      {Effect(EffectId::kSet, {"k", "v", "PXAT", "x"}), "not an integer"},
   };
   for (const auto& [effects, error] : rows) {
     EXPECT_NE(Replay(effects).find(error), std::string::npos) << error << ": " << Replay(effects);
