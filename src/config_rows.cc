@@ -334,20 +334,25 @@ constexpr Row kRows[] = {
         "refuse = refuse writes; exit = end the server; auto = refuse under sync, else degrade.") |
         Toml{"wal.on_error"},
     OneOf("wal-compression", At<&Config::wal_compression>(), kCompressions, "none",
-          "Compression of the log's records.") |
-        Toml{"wal.compression"} | kUnsupported,
+          "Compression of the log's records, from its next file on, and of checkpoints.") |
+        Toml{"wal.compression"},
     String("wal-encryption-key-file", At<&Config::wal_encryption_key_file>(), "",
-           "File with the key the log is encrypted with; empty for no encryption.") |
-        Toml{"wal.encryption_key_file"} | kFixed | kUnsupported,
+           "File with the keys of the log and its checkpoints, 64 hexadecimal digits a line: the "
+           "first encrypts, all of them decrypt; empty for no encryption.") |
+        Toml{"wal.encryption_key_file"} | kFixed,
     Integer("wal-max-recovery-ms", At<&Config::wal_max_recovery_ms>(), 1, kIntMax, "1000",
-            "milliseconds", "Writes a checkpoint when replaying the log would take longer.") |
-        Toml{"wal.max_recovery_ms"} | kAccepted,
+            "milliseconds",
+            "Writes a checkpoint when replaying the log since the last one would take longer, by "
+            "what the last start took or else by 300 MB and 2 million records a second and core; "
+            "not before the log is 64 MiB and half the checkpoint.") |
+        Toml{"wal.max_recovery_ms"},
     Integer("wal-keep-segments", At<&Config::wal_keep_segments>(), 0, kIntMax, "0", "files",
-            "How many of the log's files are kept behind the checkpoint that replaces them.") |
-        Toml{"wal.keep_segments"} | kAccepted,
+            "How many of the log's files are kept that the two checkpoints do not need, for a "
+            "restore of an earlier moment.") |
+        Toml{"wal.keep_segments"},
     Integer("wal-keep-ms", At<&Config::wal_keep_ms>(), 0, kLongMax, "0", "milliseconds",
-            "For how long they are kept.") |
-        Toml{"wal.keep_ms"} | kAccepted,
+            "For how long such files are kept.") |
+        Toml{"wal.keep_ms"},
     OneOf("appendfsync", At<&Config::wal_sync_policy>(), kAppendFsync, "everysec",
           "Redis' spelling of wal-sync-policy.") |
         kOtherSpelling,
@@ -417,8 +422,10 @@ constexpr Row kRows[] = {
         String("dbfilename", At<&Config::dbfilename>(), "dump.rdb", "Name of the snapshot file.") |
         kProtected | kAccepted,
     Words("save", kSave, "3600 1 300 100 60 10000",
-          "Writes a snapshot after so many seconds with so many changes; empty for never.") |
-        kAddsUp | kAccepted,
+          "Writes a checkpoint after so many seconds with so many changes, once the log since the "
+          "last one is half its size; empty for never. The log has every change without it, and "
+          "while it is off nothing is written.") |
+        kAddsUp,
     Bool("rdbcompression", At<&Config::rdbcompression>(), "yes",
          "Compresses strings in a snapshot.") |
         kAccepted,

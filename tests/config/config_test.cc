@@ -254,7 +254,6 @@ TEST(ConfigTest, GivesTheDetailsOfRedisForOneValue) {
       {"wal-buffer-size", "1000",
        "argument must be between 1024 and 9223372036854775807 inclusive"},
       {"wal-flush-interval-ms", "0", "argument must be between 1 and 2147483647 inclusive"},
-      {"wal-compression", "zstd", "this version does not support it; leave it at 'none'"},
       {"wal-dir", "x", "can't set immutable config"},
       {"wal-dir", "./data/wal", "OK"},
       {"databases", "16", "can't set immutable config"},
