@@ -1,4 +1,4 @@
-// Commands that steer the server: CONFIG, SHUTDOWN, WAITAOF, TIME, LASTSAVE, MEMORY.
+// Commands that steer the server: CONFIG, SHUTDOWN, SAVE and its kin, WAITAOF, TIME, MEMORY.
 // INFO and STATS are in info.cc, DEBUG in debug_command.cc.
 
 #include <sys/time.h>
@@ -64,15 +64,62 @@ Status ConfigRewrite(Call& call) {
   return Status::Ok();
 }
 
+// SAVE: a checkpoint, with everybody waiting until it is published.
+Status Save(Call& call) {
+  TRY(ServerOf(call).checkpointer().SaveNow(Checkpointer::Reason::kSave));
+  call.reply.Ok();
+  return Status::Ok();
+}
+
+// BGSAVE [SCHEDULE]: a checkpoint, here and now begun.
+Status BgSave(Call& call) {
+  const bool schedule = call.args.size() > 1;
+  if (schedule && (call.args.size() > 2 || !call.args.Is(1, "SCHEDULE"))) {
+    return Status::Error(kSyntaxError);
+  }
+  Checkpointer& checkpointer = ServerOf(call).checkpointer();
+  TRY(checkpointer.CanBegin());
+  if (checkpointer.save_running()) {
+    return Status::Error("ERR Background save already in progress");
+  }
+  if (checkpointer.rewrite_running() && !schedule) {
+    return Status::Error(
+        "ERR Another child process is active (AOF): can't BGSAVE right now. Use BGSAVE SCHEDULE in "
+        "order to schedule a BGSAVE whenever possible.");
+  }
+  const bool now = checkpointer.free();
+  checkpointer.Schedule(Checkpointer::Reason::kSave);
+  call.reply.Simple(now ? "Background saving started" : "Background saving scheduled");
+  return Status::Ok();
+}
+
+// BGREWRITEAOF: the same, for it is what makes the log shorter.
+Status BgRewriteAof(Call& call) {
+  Checkpointer& checkpointer = ServerOf(call).checkpointer();
+  TRY(checkpointer.CanBegin());
+  if (checkpointer.rewrite_running()) {
+    return Status::Error("ERR Background append only file rewriting already in progress");
+  }
+  const bool now = checkpointer.free();
+  checkpointer.Schedule(Checkpointer::Reason::kRewrite);
+  call.reply.Simple(now ? "Background append only file rewriting started"
+                        : "Background append only file rewriting scheduled");
+  return Status::Ok();
+}
+
 // SHUTDOWN [NOSAVE|SAVE] [NOW] [FORCE] [ABORT]
+// Without a word, and with NOSAVE, what the log has is on disk when the server is gone: a
+// checkpoint is only written where SAVE asks for it.
 Status Shutdown(Call& call) {
-  bool save = false, no_save = false, abort = false, other = false;
+  bool save = false, no_save = false, abort = false, force = false, other = false;
   for (size_t i = 1; i < call.args.size(); ++i) {
     if (call.args.Is(i, "NOSAVE")) {
       no_save = true;
     } else if (call.args.Is(i, "SAVE")) {
       save = true;
-    } else if (call.args.Is(i, "NOW") || call.args.Is(i, "FORCE")) {
+    } else if (call.args.Is(i, "FORCE")) {
+      force = other = true;
+    } else if (call.args.Is(i, "NOW")) {
       other = true;
     } else if (call.args.Is(i, "ABORT")) {
       abort = true;
@@ -86,6 +133,15 @@ Status Shutdown(Call& call) {
   // The stop is decided at once and cannot be called back.
   if (abort) return Status::Error("ERR No shutdown in progress.");
   LogInfo("a client asked for the stop", {{"client", call.client.id}});
+  if (save) {
+    // One that BGSAVE began is as old as its cut.
+    Checkpointer& checkpointer = ServerOf(call).checkpointer();
+    checkpointer.Cancel();
+    if (Status status = checkpointer.SaveNow(Checkpointer::Reason::kSave); !status.ok()) {
+      LogError("cannot save before the stop", {{"error", status.message()}, {"stopping", force}});
+      if (!force) return Status::Error("ERR Errors trying to SHUTDOWN. Check logs.");
+    }
+  }
   ServerOf(call).RequestStop();
   call.client.close_after_reply = true;  // no reply: the closed connection is the answer
   return Status::Ok();
@@ -133,7 +189,7 @@ Status Time(Call& call) {
 
 // LASTSAVE
 Status LastSave(Call& call) {
-  call.reply.Integer(ServerOf(call).last_save_ms() / 1000);
+  call.reply.Integer(ServerOf(call).checkpointer().last_save_ms() / 1000);
   return Status::Ok();
 }
 
@@ -158,6 +214,12 @@ Status MemoryUsage(Call& call) {
 constexpr uint32_t kSteering = kAdmin | kNoScript | kLoading | kStale;
 
 constexpr Command kCommands[] = {
+    Command("bgrewriteaof", "", BgRewriteAof, 1, kAdmin | kNoScript | kNoAsyncLoading,
+            Scope::kExclusive, kNoKeys, Group::kServer, "1.0.0", "O(1)",
+            "Makes the log shorter by a checkpoint, while the server goes on."),
+    Command("bgsave", "[SCHEDULE@3.2.2]", BgSave, -1, kAdmin | kNoScript | kNoAsyncLoading,
+            Scope::kExclusive, kNoKeys, Group::kServer, "1.0.0", "O(1)",
+            "Writes all data into a checkpoint, while the server goes on."),
     Command("config", "", nullptr, -2, 0, Scope::kLoop, kNoKeys, Group::kServer, "2.0.0",
             "By the subcommand.", "Commands about the configuration."),
     Command("config|get", "(parameter: parameter)...", ConfigGet, -3, kSteering, Scope::kLoop,
@@ -171,8 +233,8 @@ constexpr Command kCommands[] = {
     Command("config|set", "(parameter_value: parameter value)...", ConfigSet, -4, kSteering,
             Scope::kExclusive, kNoKeys, Group::kServer, "2.0.0", "O(N), N = options",
             "Changes options.", "request_policy:all_nodes response_policy:all_succeeded"),
-    Command("debug", "subcommand [argument...]", Debug, -2, kSteering, Scope::kExclusive, kNoKeys,
-            Group::kServer, "1.0.0", "By the subcommand.", "What test tools need."),
+    Command("debug", "subcommand [argument...]", Debug, -2, kSteering | kAllKeys, Scope::kExclusive,
+            kNoKeys, Group::kServer, "1.0.0", "By the subcommand.", "What test tools need."),
     Command("info", "[section...]", Info, -1, kLoading | kStale | kDangerous, Scope::kExclusive,
             kNoKeys, Group::kServer, "1.0.0", "O(1)", "The state of the server.",
             "nondeterministic_output request_policy:all_shards response_policy:special"),
@@ -186,9 +248,12 @@ constexpr Command kCommands[] = {
     Command("memory|usage", "key [SAMPLES count:integer]", MemoryUsage, -3, kRead, Scope::kKeys,
             KeySpec{2, 2, 1, kKeyRead}, Group::kServer, "4.0.0", "O(N), N = samples",
             "The bytes a key and its value take."),
+    Command("save", "", Save, 1, kAdmin | kNoScript | kNoAsyncLoading | kNoMulti, Scope::kExclusive,
+            kNoKeys, Group::kServer, "1.0.0", "O(N), N = keys",
+            "Writes all data into a checkpoint, everybody waiting."),
     Command("shutdown", "[nosave_save: NOSAVE|SAVE] [NOW@7.0.0] [FORCE@7.0.0] [ABORT@7.0.0]",
             Shutdown, -1, kAdmin | kNoScript | kLoading | kStale | kNoMulti | kAllowBusy,
-            Scope::kExclusive, kNoKeys, Group::kServer, "1.0.0", "O(1)",
+            Scope::kExclusive, kNoKeys, Group::kServer, "1.0.0", "O(N), N = keys, when saving",
             "Stops the server, the log on disk."),
     Command("stats", "", Stats, 1, kLoading | kStale | kFast, Scope::kExclusive, kNoKeys,
             Group::kServer, "7.4.0", "O(1)", "The state of the server as one JSON object.",

@@ -11,8 +11,8 @@
 #include <string_view>
 
 #include "src/commands/errors.h"
+#include "src/execution/replayer.h"
 #include "src/server/loop.h"
-#include "src/server/recovery.h"
 #include "src/server/server.h"
 #include "utils/check.h"
 #include "utils/glob.h"
@@ -174,10 +174,19 @@ Status ObjectFacts(Call& call) {
 // by the road of recovery. What this changes was not in the log to begin with, so nothing is
 // logged.
 Status Reload(Call& call) {
-  Server& server = ServerOf(call);
-  const std::string image = TRY(ImageOf(server.keyspace()));
-  TRY(Recovery::Apply(call.client.session->loop().dispatcher(),
-                      {0, wal::RecordType::kTxn, wal::kBroadcastShard, image}));
+  Keyspace& keyspace = ServerOf(call).keyspace();
+  Effects effects;
+  effects.Broadcast(0, EffectId::kFlushall, {});
+  for (uint32_t db = 0; db < keyspace.options().databases; ++db) {
+    keyspace.ForEach(db, [&](const Entry& entry) {
+      char scratch[24];
+      effects.Set(static_cast<uint16_t>(keyspace.ShardOf(entry.key())), db, entry.key(),
+                  entry.StringBytes(scratch), entry.deadline_ms());
+      return true;
+    });
+  }
+  Replayer replayer(keyspace, ServerOf(call).registry());
+  TRY(replayer.Replay(effects.bytes(), {0, keyspace.shard_count()}));
   call.reply.Ok();
   return Status::Ok();
 }

@@ -43,6 +43,7 @@ Loop::Loop(Server& server, int index)
   timer_.data = this;
   CHECK_EQ(uv_prepare_init(&uv_, &before_poll_), 0);
   before_poll_.data = this;
+  CHECK_EQ(uv_idle_init(&uv_, &walk_), 0);
 }
 
 Loop::~Loop() {
@@ -61,8 +62,12 @@ void Loop::Run() {
     uint64_t expirations = 0;
     if (read(loop.timer_fd_, &expirations, sizeof(expirations)) > 0) loop.OnTimer();
   });
-  uv_prepare_start(&before_poll_,
-                   [](uv_prepare_t* handle) { static_cast<Loop*>(handle->data)->EndRound(); });
+  uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
+    Loop& loop = *static_cast<Loop*>(handle->data);
+    const bool served_requests = loop.in_;
+    loop.EndRound();
+    if (__builtin_expect(loop.walking_, 0)) loop.Walk(served_requests);
+  });
   uv_run(&uv_, UV_RUN_DEFAULT);
   EndRound();
 }
@@ -73,6 +78,33 @@ void Loop::Post(Mailbox::Letter letter) {
 
 void Loop::WakeForLog() {
   if (awaits_log_.exchange(false, std::memory_order_seq_cst)) uv_async_send(&wake_);
+}
+
+void Loop::WakeForCheckpoint() {
+  walk_wanted_.store(true, std::memory_order_release);
+  uv_async_send(&wake_);
+}
+
+void Loop::WalkSoon() {
+  if (walking_ || stopping_) return;
+  walking_ = true;
+  uv_idle_start(&walk_, [](uv_idle_t*) {});
+}
+
+// A loop with nothing else to do walks quantum after quantum and polls between them. One that
+// serves requests rests for kRestQuanta, in which only they are served: then the walk takes an
+// eighth of its time.
+void Loop::Walk(bool served_requests) {
+  const uint64_t begin_cycles = __rdtsc();
+  if (served_requests && begin_cycles < walk_not_before_cycles_) return;
+  world_.Enter(index_);
+  const bool more = server_.checkpointer().Walk(index_);
+  world_.Exit(index_);
+  const uint64_t end_cycles = __rdtsc();
+  walk_not_before_cycles_ = end_cycles + (end_cycles - begin_cycles) * Checkpointer::kRestQuanta;
+  if (more) return;
+  walking_ = false;
+  uv_idle_stop(&walk_);
 }
 
 void Loop::EnterRound() {
@@ -114,6 +146,7 @@ Connection* Loop::Find(uint64_t client_id) {
 void Loop::OnWake() {
   Enter();
   for (Mailbox::Letter& letter : mailbox_.TakeAll()) letter(*this);
+  if (walk_wanted_.exchange(false, std::memory_order_acquire)) WalkSoon();
   OnLogMoved();
 }
 
@@ -208,6 +241,7 @@ void Loop::OnTimer() {
   dispatcher_.ExpireCycle(kExpireBudgetUs +
                           (server_.config().active_expire_effort - 1) * kExpireBudgetStepUs);
   if (!waiting_.empty() || !held_.empty()) OnLogMoved();
+  WalkSoon();  // for a walk that was not woken: it costs a look
   if (sync_due_ms_ != 0 && dispatcher_.now_ms() >= sync_due_ms_) {
     sync_due_ms_ = 0;
     SyncSoon();
@@ -250,6 +284,7 @@ void Loop::Stop() {
   uv_close(reinterpret_cast<uv_handle_t*>(&timer_),
            [](uv_handle_t* handle) { close(static_cast<Loop*>(handle->data)->timer_fd_); });
   uv_close(reinterpret_cast<uv_handle_t*>(&before_poll_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&walk_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&wake_), nullptr);
 }
 

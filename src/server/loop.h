@@ -60,6 +60,8 @@ class Loop {
   void Post(Mailbox::Letter letter);
   // The log's writer thread: wakes the loop when a connection of it waits for the log.
   void WakeForLog();
+  // Any thread: there is a part of a checkpoint to walk, or its queue has room again for writers.
+  void WakeForCheckpoint();
 
   // --- for its connections ---
   // Every callback of libuv begins with this: IN until the round ends.
@@ -92,6 +94,8 @@ class Loop {
   void OnWake();
   void OnTimer();
   void OnLogMoved();
+  void WalkSoon();                  // until Walk finds nothing to do
+  void Walk(bool served_requests);  // a quantum of the checkpoint, before the loop polls
 
   Server& server_;
   World& world_;
@@ -103,6 +107,7 @@ class Loop {
   int timer_fd_;
   uv_poll_t timer_;
   uv_prepare_t before_poll_;
+  uv_idle_t walk_;  // active while there is something to walk: then the loop polls without a wait
   Mailbox mailbox_;
   Dispatcher dispatcher_;
   LoopStats stats_;
@@ -121,6 +126,9 @@ class Loop {
   uint64_t timer_ticks_ = 0;
   bool in_ = false;
   uint64_t round_begin_cycles_ = 0;
+  std::atomic<bool> walk_wanted_{false};  // set before the loop is woken for it
+  bool walking_ = false;
+  uint64_t walk_not_before_cycles_ = 0;  // while there are requests
   bool stopping_ = false;
 };
 

@@ -88,7 +88,9 @@ class TestServer {
     int threads = 2;
     Arguments arguments = {};        // as on the command line
     std::string log_directory = {};  // "" = without the log
+    wal::Disk* disk = nullptr;       // of the log: null = the machine's; another has no shared ring
     bool tcp = false;                // listens on a free port as well
+    Loader::Hook loader_hook = {};   // called before each unit of the log that a worker replays
   };
 
   TestServer() : TestServer(Options{}) {}
@@ -136,18 +138,21 @@ class TestServer {
     Arguments arguments{"--port",       std::to_string(port_),
                         "--unixsocket", unix_endpoint().unix_path,
                         "--threads",    std::to_string(options.threads)};
+    wal::Disk& disk = options.disk == nullptr ? wal::RealDisk() : *options.disk;
     if (!options.log_directory.empty()) {
+      const std::string ring_directory =
+          options.disk == nullptr ? options.log_directory + "-ring" : "";
       for (const auto& [name, value] : {std::pair<const char*, std::string>{"--wal-enabled", "yes"},
                                         {"--wal-dir", options.log_directory},
-                                        {"--wal-ring-dir", options.log_directory + "-ring"},
+                                        {"--wal-ring-dir", ring_directory},
                                         {"--wal-ring-size", "1mb"},
                                         {"--wal-max-segment-size", "1mb"}}) {
         arguments.insert(arguments.end(), {name, value});
       }
-      std::filesystem::create_directories(options.log_directory + "-ring");
+      if (!ring_directory.empty()) std::filesystem::create_directories(ring_directory);
     }
     arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
-    return Server::Start(TRY(ConfigOf(arguments)));
+    return Server::Start(TRY(ConfigOf(arguments)), disk, options.loader_hook);
   }
 
   ScopedDirectory directory_;

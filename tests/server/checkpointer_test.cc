@@ -1,0 +1,482 @@
+// Whole servers that write checkpoints, on a disk that fills up, fails and loses what was not
+// synced: what a restart finds is what was there, however the life before it ended.
+#include "src/server/checkpointer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/support/redis_client.h"
+#include "tests/support/seed.h"
+#include "tests/support/sim_disk.h"
+#include "tests/support/test_server.h"
+#include "utils/random.h"
+
+namespace crab::test {
+namespace {
+
+constexpr uint64_t kUnlimited = 1ull << 40;
+constexpr char kDirectory[] = "/wal";
+
+bool Eventually(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+// A server on a SimDisk, and a client of it.
+class Life {
+ public:
+  explicit Life(wal::Disk& disk, Arguments arguments = {}, int threads = 2)
+      : server_(OptionsOf(&disk, kDirectory, std::move(arguments), threads)),
+        client_(server_.unix_endpoint()) {}
+  Life(const std::string& directory, Arguments arguments)
+      : server_(OptionsOf(nullptr, directory, std::move(arguments), 2)),
+        client_(server_.unix_endpoint()) {}
+
+  std::string Run(std::string_view line) { return client_.Run(line); }
+  std::string Run(std::initializer_list<std::string_view> words) { return client_.Run(words); }
+  RedisClient& client() { return client_; }
+  RedisClient NewClient() { return RedisClient(server_.unix_endpoint()); }
+  TestServer& server() { return server_; }
+  Status Stop() { return server_.Stop(); }
+
+  std::string Info(const std::string& field) {
+    const std::string page = "\n" + client_.Run("INFO persistence");
+    const size_t found = page.find("\n" + field + ":");
+    if (found == std::string::npos) return "(no " + field + ")";
+    const size_t begin = found + field.size() + 2;
+    return page.substr(begin, page.find('\r', begin) - begin);
+  }
+  uint64_t Number(const std::string& field) {
+    const std::string text = Info(field);
+    return std::strtoull(text.c_str(), nullptr, 10);
+  }
+  bool Becomes(const std::string& field, const std::string& value) {
+    const bool did = Eventually([&] { return Info(field) == value; });
+    EXPECT_TRUE(did) << field << " is " << Info(field) << ", wanted " << value;
+    return did;
+  }
+  // All of the log replayed, where it still was.
+  void AwaitRecovery() { ASSERT_TRUE(Becomes("wal_recovering", "0")); }
+  std::string Digest() { return client_.Run("DEBUG DIGEST"); }
+  void BgSave() {
+    const uint64_t saves = Number("rdb_saves");
+    ASSERT_EQ(Run("BGSAVE"), "+Background saving started");
+    ASSERT_TRUE(Becomes("rdb_saves", std::to_string(saves + 1)))
+        << Info("wal_checkpoint_last_error");
+  }
+
+ private:
+  static TestServer::Options OptionsOf(wal::Disk* disk, const std::string& directory,
+                                       Arguments arguments, int threads) {
+    TestServer::Options options;
+    options.threads = threads;
+    options.log_directory = directory;
+    options.disk = disk;
+    options.arguments = std::move(arguments);
+    options.arguments.insert(options.arguments.end(),
+                             {"--enable-debug-command", "yes", "--save", "", "--shards", "64"});
+    return options;
+  }
+
+  TestServer server_;
+  RedisClient client_;
+};
+
+std::vector<std::string> Files(const SimDisk& disk, std::string_view ending) {
+  std::vector<std::string> found;
+  for (const std::string& path : disk.Paths()) {
+    if (path.ends_with(ending)) found.push_back(path);
+  }
+  return found;
+}
+
+// Keys of all kinds that a checkpoint treats in a way of its own.
+void FillWithAllKinds(Life& life) {
+  for (int i = 0; i < 2000; ++i) {
+    const std::string key = "key" + std::to_string(i);
+    ASSERT_EQ(life.Run({"SET", key, std::string(static_cast<size_t>(i) % 300, 'v')}), "+OK");
+  }
+  ASSERT_EQ(life.Run("SET number 42"), "+OK");
+  ASSERT_EQ(life.Run({"SET", "large", std::string(200 * 1024, 'l')}), "+OK");
+  ASSERT_EQ(life.Run({"SET", "huge", std::string(3 << 20, 'h'), "EX", "10000"}), "+OK");
+  ASSERT_EQ(life.Run("SET short x EX 10000"), "+OK");
+  ASSERT_EQ(life.Run("SELECT 3"), "+OK");
+  ASSERT_EQ(life.Run({"SET", "key1", "of another database"}), "+OK");
+  ASSERT_EQ(life.Run("SELECT 0"), "+OK");
+}
+
+TEST(CheckpointerTest, ARestartFindsTheCheckpointAndWhatTheLogHasBehindIt) {
+  for (const int threads : {1, 2}) {
+    SCOPED_TRACE(threads);
+    SimDisk disk;
+    std::string digest;
+    {
+      Life life(disk, {}, threads);
+      FillWithAllKinds(life);
+      life.BgSave();
+      EXPECT_EQ(life.Number("wal_checkpoint_entries"), 2005u);
+      EXPECT_EQ(life.Info("rdb_last_bgsave_status"), "ok");
+      EXPECT_EQ(life.Info("rdb_changes_since_last_save"), "0");
+      EXPECT_EQ(Files(disk, ".ckpt").size(), 1u);
+      EXPECT_EQ(life.Run("APPEND huge more"), ":" + std::to_string((3 << 20) + 4));
+      EXPECT_EQ(life.Run("INCR number"), ":43");
+      EXPECT_EQ(life.Run("DEL key7"), ":1");
+      EXPECT_EQ(life.Info("rdb_changes_since_last_save"), "3");
+      digest = life.Digest();
+      ASSERT_TRUE(life.Stop().ok());
+    }
+    const auto after = disk.PowerCut();
+    Life life(*after, {}, threads);
+    life.AwaitRecovery();
+    EXPECT_EQ(life.Digest(), digest);
+    EXPECT_EQ(life.Info("rdb_last_load_keys_loaded"), "2005");
+    EXPECT_EQ(life.Run("GET number"), "$43");
+    EXPECT_EQ(life.Run("OBJECT ENCODING number"), "$int");
+    EXPECT_EQ(life.Run("TTL short"), ":10000");
+  }
+}
+
+// What is not the same when it is applied twice shows whether the file is exact at its LSN.
+TEST(CheckpointerTest, IsExactAtItsLsnWhateverIsWrittenMeanwhile) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk);
+    ASSERT_EQ(life.Run("DEBUG POPULATE 60000 key 100"), "+OK");
+    ASSERT_EQ(life.Run({"SET", "large", std::string(300 * 1024, 'l')}), "+OK");
+    for (int round = 0; round < 3; ++round) {
+      const uint64_t saves = life.Number("rdb_saves");
+      ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+      std::vector<std::thread> writers;
+      for (uint64_t w = 0; w < 2; ++w) {
+        writers.emplace_back([&life, w, round] {
+          RedisClient client = life.NewClient();
+          Random random(TestSeed() + w + static_cast<uint64_t>(round) * 7);
+          for (int i = 0; i < 4000; ++i) {
+            const std::string key = "key:" + std::to_string(random.Below(60000));
+            const uint64_t dice = random.Below(10);
+            if (dice < 5) {
+              client.Queue({"APPEND", key, "+"});
+            } else if (dice < 7) {
+              client.Queue({"DEL", key});
+            } else if (dice < 9) {
+              client.Queue({"INCR", "count" + std::to_string(random.Below(100))});
+            } else {
+              client.Queue({"APPEND", "large", "x"});
+            }
+            if (i % 50 == 49) {
+              for (int k = 0; k < 50; ++k) (void)client.Read();
+            }
+          }
+        });
+      }
+      for (std::thread& writer : writers) writer.join();
+      ASSERT_TRUE(life.Becomes("rdb_saves", std::to_string(saves + 1)));
+    }
+    EXPECT_GT(life.Number("wal_checkpoint_entries"), 0u);
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+}
+
+TEST(CheckpointerTest, DatabasesMayBeSwappedAndFlushedMeanwhile) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk);
+    ASSERT_EQ(life.Run("DEBUG POPULATE 30000 key 100"), "+OK");
+    ASSERT_EQ(life.Run("SELECT 1"), "+OK");
+    ASSERT_EQ(life.Run("DEBUG POPULATE 30000 other 100"), "+OK");
+    ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+    ASSERT_EQ(life.Run("APPEND other:5 x"), ":101");
+    ASSERT_EQ(life.Run("SWAPDB 0 1"), "+OK");
+    ASSERT_EQ(life.Run("APPEND key:6 y"), ":101");
+    ASSERT_EQ(life.Run("FLUSHDB"), "+OK");
+    ASSERT_EQ(life.Run("SET after 1"), "+OK");
+    ASSERT_TRUE(life.Becomes("rdb_saves", "1"));
+    EXPECT_EQ(life.Number("wal_checkpoint_entries"), 60000u);
+    ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+    ASSERT_EQ(life.Run("FLUSHALL"), "+OK");
+    ASSERT_EQ(life.Run("SET last 1"), "+OK");
+    ASSERT_TRUE(life.Becomes("rdb_saves", "2"));
+    EXPECT_EQ(life.Number("wal_checkpoint_entries"), 30001u);
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Run("DBSIZE"), ":0");
+}
+
+TEST(CheckpointerTest, KeepsTwoAndRetiresTheSegmentsThatNeitherNeeds) {
+  SimDisk disk;
+  Life life(disk);
+  for (int round = 1; round <= 4; ++round) {
+    for (int i = 0; i < 40; ++i) {
+      ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), std::string(100 * 1024, 'v')}), "+OK");
+    }
+    life.BgSave();
+    EXPECT_EQ(Files(disk, ".ckpt").size(), std::min<size_t>(round, 2));
+  }
+  // Four times 4 MB in segments of 1 MiB: those of the last round, and of the one at hand.
+  EXPECT_TRUE(Eventually([&] { return life.Number("wal_segments") <= 7; }))
+      << life.Number("wal_segments");
+  EXPECT_GT(life.Number("wal_segments_retired"), 0u);
+  EXPECT_EQ(Files(disk, "checkpoint.tmp").size(), 0u);
+}
+
+TEST(CheckpointerTest, ADamagedOneIsPassedOverForTheOneBeforeIt) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk);
+    FillWithAllKinds(life);
+    life.BgSave();
+    ASSERT_EQ(life.Run("INCR number"), ":43");
+    life.BgSave();
+    ASSERT_EQ(life.Run("INCR number"), ":44");
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto after = disk.PowerCut();
+  std::vector<std::string> files = Files(*after, ".ckpt");
+  ASSERT_EQ(files.size(), 2u);
+  std::sort(files.begin(), files.end());
+  after->FlipBit(files[1], 8 * 5000);
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Run("GET number"), "$44");
+  // And the damage is not left for the next start.
+  EXPECT_TRUE(life.Becomes("aof_rewrites", "1"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "salvage");
+}
+
+TEST(CheckpointerTest, LosesNothingWhereverTheCrashFalls) {
+  constexpr uint64_t kStep = 3;
+  uint64_t tried = 0;
+  for (uint64_t crash_at = 12;; crash_at += kStep) {
+    SCOPED_TRACE(testing::Message() << "crash at disk operation " << crash_at);
+    SimDiskOptions options;
+    options.seed = TestSeed() + crash_at;
+    options.survivors = kEverySurvivors[crash_at % 4];
+    SimDisk disk(options);
+    int acknowledged = 0;
+    bool crashed = false;
+    {
+      Life life(disk, {"--wal-sync-policy", "sync", "--wal-on-error", "refuse"}, 1);
+      const uint64_t begin = disk.changing_calls();
+      disk.AddFault({.calls = kChangingCalls, .nth = crash_at, .error = EIO, .for_ever = true});
+      const auto increment = [&] {
+        for (int i = 0; i < 10; ++i) {
+          const std::string reply = life.Run("INCR number");
+          if (!reply.starts_with(":")) return;
+          ++acknowledged;
+        }
+      };
+      increment();
+      (void)life.Run("SAVE");
+      increment();
+      (void)life.Run("SAVE");
+      increment();
+      crashed = disk.changing_calls() - begin >= crash_at;
+      ++tried;
+      const auto after = disk.PowerCut();
+      Life next(*after, {}, 1);
+      next.AwaitRecovery();
+      const std::string found = next.Run("GET number");
+      const int number = found == "(nil)" ? 0 : std::stoi(found.substr(1));
+      ASSERT_GE(number, acknowledged);
+      ASSERT_LE(number, acknowledged + 1);
+    }
+    if (!crashed) break;
+  }
+  EXPECT_GT(tried, 3u);
+}
+
+TEST(CheckpointerTest, OneThatIsKilledLeavesTheLogAndTheOneBefore) {
+  SimDisk disk;
+  Life life(disk);
+  FillWithAllKinds(life);
+  life.BgSave();
+  ASSERT_EQ(life.Run("SET after 1"), "+OK");
+  const std::string digest = life.Digest();
+  // The last step, the name, fails: so does the checkpoint, and the server says so.
+  disk.AddFault({.calls = kRename, .error = EIO, .for_ever = true});
+  EXPECT_EQ(life.Run("SAVE").substr(0, 4), "-ERR");
+  EXPECT_EQ(life.Info("rdb_last_bgsave_status"), "err");
+  EXPECT_EQ(life.Info("wal_checkpoint_last_status"), "err");
+  EXPECT_EQ(life.Run("SHUTDOWN SAVE"), "-ERR Errors trying to SHUTDOWN. Check logs.");
+  const auto killed = disk.Kill();
+  {
+    Life next(*killed);
+    next.AwaitRecovery();
+    EXPECT_EQ(next.Digest(), digest);
+    EXPECT_EQ(next.Info("rdb_last_load_keys_loaded"), "2005");
+  }
+  disk.ClearFaults();
+  EXPECT_EQ(life.Run("SAVE"), "+OK");
+  EXPECT_EQ(life.Info("rdb_last_bgsave_status"), "ok");
+}
+
+TEST(CheckpointerTest, ALogThatHadToBeGivenUpGoesOnWithOne) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk, {"--wal-on-error", "degrade"});
+    FillWithAllKinds(life);
+    disk.SetCapacity(disk.used_bytes());
+    for (int i = 0; i < 50 && life.Info("wal_state") == "running"; ++i) {
+      ASSERT_EQ(life.Run({"SET", "filler", std::string(1 << 20, static_cast<char>('a' + i % 20))}),
+                "+OK");
+    }
+    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    EXPECT_EQ(life.Run("SET meanwhile 1"), "+OK");
+    EXPECT_EQ(life.Run("BGSAVE").substr(0, 4), "-ERR");
+    disk.SetCapacity(kUnlimited);
+    ASSERT_TRUE(life.Becomes("wal_state", "running"));
+    EXPECT_EQ(life.Info("wal_awaits_checkpoint"), "0");
+    EXPECT_EQ(life.Info("wal_checkpoint_reason"), "gap");
+    EXPECT_EQ(life.Run("SET behind 1"), "+OK");
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Run("GET meanwhile"), "$1");
+  EXPECT_EQ(life.Run("GET behind"), "$1");
+}
+
+TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk, {"--wal-enabled", "no"});
+    EXPECT_EQ(life.Run("SAVE").substr(0, 4), "-ERR");
+    EXPECT_EQ(life.Run("BGREWRITEAOF").substr(0, 4), "-ERR");
+    FillWithAllKinds(life);
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled yes"), "+OK");
+    ASSERT_EQ(life.Run("SET behind 1"), "+OK");
+    ASSERT_TRUE(life.Becomes("wal_state", "running"));
+    // Off and on again, while one may still be walked to its end.
+    ASSERT_EQ(life.Run("BGREWRITEAOF").substr(0, 11), "+Background");
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled no"), "+OK");
+    ASSERT_EQ(life.Run("SET without 1"), "+OK");
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled yes"), "+OK");
+    ASSERT_TRUE(life.Becomes("wal_state", "running"));
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Run("GET without"), "$1");
+}
+
+TEST(CheckpointerTest, CommandsAnswerAsRedis) {
+  SimDisk disk;
+  Life life(disk);
+  EXPECT_EQ(life.Run("SAVE"), "+OK");
+  EXPECT_EQ(life.Run("SAVE now"), "-ERR wrong number of arguments for 'save' command");
+  EXPECT_EQ(life.Run("BGSAVE now"), "-ERR syntax error");
+  EXPECT_EQ(life.Run("BGSAVE SCHEDULE now"), "-ERR syntax error");
+  EXPECT_EQ(life.Run("LASTSAVE").substr(0, 1), ":");
+  ASSERT_EQ(life.Run("DEBUG POPULATE 100000 key 100"), "+OK");
+  RedisClient& client = life.client();
+  // In one round of one loop, so that nothing ends between.
+  for (const auto& words : std::vector<std::vector<std::string>>{
+           {"BGSAVE"}, {"BGSAVE"}, {"BGSAVE", "SCHEDULE"}, {"SAVE"}, {"BGREWRITEAOF"}}) {
+    if (words.size() == 1) {
+      client.Queue({words[0]});
+    } else {
+      client.Queue({words[0], words[1]});
+    }
+  }
+  EXPECT_EQ(client.Read(), "+Background saving started");
+  EXPECT_EQ(client.Read(), "-ERR Background save already in progress");
+  EXPECT_EQ(client.Read(), "-ERR Background save already in progress");
+  EXPECT_EQ(client.Read(), "-ERR Background save already in progress");
+  EXPECT_EQ(client.Read(), "+Background append only file rewriting scheduled");
+  EXPECT_TRUE(life.Becomes("aof_rewrites", "1"));
+  EXPECT_EQ(life.Info("rdb_saves"), "2");
+  client.Queue({"BGREWRITEAOF"});
+  client.Queue({"BGREWRITEAOF"});
+  client.Queue({"BGSAVE"});
+  client.Queue({"BGSAVE", "SCHEDULE"});
+  EXPECT_EQ(client.Read(), "+Background append only file rewriting started");
+  EXPECT_EQ(client.Read(), "-ERR Background append only file rewriting already in progress");
+  EXPECT_EQ(client.Read(),
+            "-ERR Another child process is active (AOF): can't BGSAVE right now. Use BGSAVE "
+            "SCHEDULE in order to schedule a BGSAVE whenever possible.");
+  EXPECT_EQ(client.Read(), "+Background saving scheduled");
+  EXPECT_TRUE(life.Becomes("rdb_saves", "3"));
+  EXPECT_EQ(life.Info("aof_rewrites"), "2");
+}
+
+TEST(CheckpointerTest, ShutdownSaveLeavesOneBehindThatHoldsEverything) {
+  ScopedDirectory directory;
+  const std::string wal = directory.path() + "/wal";
+  std::string digest;
+  {
+    Life life(wal, {"--wal-compression", "lz4"});
+    FillWithAllKinds(life);
+    digest = life.Digest();
+    EXPECT_EQ(life.Run("SHUTDOWN SAVE"), "(closed)");
+    ASSERT_TRUE(life.server().Wait().ok());
+  }
+  Life life(wal, {});
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Info("rdb_last_load_keys_loaded"), "2005");
+}
+
+// Memory beyond the data is bounded: who overwrites faster than the file is written waits.
+TEST(CheckpointerTest, WritersWaitWhereTheQueueIsFull) {
+  ScopedDirectory directory;
+  const std::string wal = directory.path() + "/wal";
+  std::string digest;
+  {
+    Life life(wal, {});
+    const std::string value(1 << 20, 'v');
+    for (int i = 0; i < 100; ++i) {
+      ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), value}), "+OK");
+    }
+    ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+    for (int i = 0; i < 100; ++i) {
+      ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), "short"}), "+OK");
+    }
+    ASSERT_TRUE(life.Becomes("rdb_saves", "1"));
+    EXPECT_LE(life.Number("wal_checkpoint_queue_peak_bytes"),
+              Checkpointer::kQueueBytesMax + (3 << 20));
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  Life life(wal, {});
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+}
+
+}  // namespace
+}  // namespace crab::test
