@@ -1,84 +1,687 @@
+// How a unit is replayed: the chunks of the checkpoint that belong to it, then its records of each
+// segment in turn, then those of the ring. Where they stand is told by the segment's INDEX frames,
+// or by a list from having read it through. Every record is checked right before it is applied.
+//
+// What does not check: a chunk costs time, for the unit goes on with the older checkpoint and the
+// records since; an INDEX frame likewise, for its segment is read through; a record is lost, and
+// its segment is read through once to tell which one that was.
 #include "persistence/backlog.h"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "persistence/log.h"
+#include "persistence/index.h"
+#include "persistence/recovery.h"
+#include "persistence/segment.h"
+#include "utils/check.h"
+#include "utils/clock.h"
+#include "utils/crc32c.h"
 
 namespace crab::wal {
 namespace {
 
-// Keeps all records in memory and gives them in order, as one unit.
-class KeptBacklog final : public Backlog {
- public:
-  uint32_t units() const override { return 1; }
-  bool empty() const override { return records_.empty(); }
-  uint64_t total_bytes() const override { return report_.bytes_processed; }
-  uint64_t done_bytes() const override { return done_.load(std::memory_order_relaxed); }
+constexpr uint64_t kBlockBytes = uint64_t{4} << 20;  // brought into memory in one go
+// Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
+// are asked for ahead of the one being applied, each by its first lines.
+constexpr size_t kPrefetchAhead = 12;
+constexpr size_t kCacheLine = 64;
+// What ran atomically on many shards is checked once, not by every unit anew; so many are
+// remembered.
+constexpr size_t kLargeTxnBytes = size_t{16} << 10;
+constexpr size_t kCheckedTxnsMax = 4096;
 
-  Status Replay(uint32_t, const Apply& apply) override {
-    return ReplayInOrder([&](const RecordView& record) {
-      return apply({record.lsn, record.type, false, record.payload, {}});
-    });
+// What one call has found, added to the report at its end.
+struct Tally {
+  uint64_t recovered = 0;
+  uint64_t skipped = 0;
+  uint64_t of_ring = 0;
+  std::vector<std::string> warnings;
+
+  void Warn(std::string text) {
+    if (warnings.size() < kWarningsMax) warnings.push_back(std::move(text));
   }
+};
 
-  Status ReplayInOrder(const std::function<Status(const RecordView&)>& apply) override {
-    for (const Kept& kept : records_) {
-      Status applied = apply({kept.lsn, kept.type, kept.shard, kept.payload});
-      done_.fetch_add(kept.payload.size(), std::memory_order_relaxed);
-      if (applied.ok()) continue;
-      std::lock_guard guard(mutex_);
-      --report_.entries_recovered;
-      ++report_.entries_skipped;
-      report_.warnings.push_back("LSN " + std::to_string(kept.lsn) + ": " +
-                                 std::string(applied.message()));
+// One segment, mapped. Synchronized.
+struct Source {
+  Plan::Segment segment;
+  std::mutex mutex;  // held while it is being prepared and read through
+  std::atomic<bool> prepared{false};
+  // Constant once prepared.
+  std::unique_ptr<Mapping> mapping;
+  std::string_view bytes;
+  std::vector<IndexView> indexes;         // oldest first; empty where segment.places tells
+  std::vector<std::atomic<bool>> blocks;  // that are in memory
+
+  bool told = false;  // its damage is in the report; under `mutex`
+
+  // False: the disk does not give these bytes.
+  bool Load(uint64_t offset, uint64_t count) {
+    const uint64_t last = (offset + count - 1) / kBlockBytes;
+    for (uint64_t block = offset / kBlockBytes; block <= last; ++block) {
+      if (blocks[block].load(std::memory_order_acquire)) [[likely]]
+        continue;
+      const uint64_t start = block * kBlockBytes;
+      const uint64_t size = std::min(kBlockBytes, bytes.size() - start);
+      if (!mapping->Load(start, size).ok() && !mapping->Load(start, size).ok()) return false;
+      blocks[block].store(true, std::memory_order_release);
     }
-    return Status::Ok();
+    return true;
   }
 
-  RecoveryReport report() const override {
-    std::lock_guard guard(mutex_);
-    return report_;
+  // The frame at an offset; false: none checks there.
+  bool Check(uint64_t offset, FrameHeader* header, std::string_view* payload) {
+    if (offset < kSegmentHeaderBytes || offset + sizeof(*header) > bytes.size()) return false;
+    if (!Load(offset, sizeof(*header))) return false;
+    std::memcpy(header, bytes.data() + offset, sizeof(*header));
+    const uint64_t frame_bytes = FrameBytes(header->length);
+    if (frame_bytes > bytes.size() - offset || !Load(offset, frame_bytes)) return false;
+    const std::string_view frame = bytes.substr(offset, frame_bytes);
+    const uint32_t crc =
+        Crc32c(frame.substr(sizeof(header->crc))) ^ PlaceMix(segment.info.salt, offset);
+    *payload = frame.substr(sizeof(*header), header->length);
+    return crc == header->crc;
   }
+};
 
-  void Keep(const RecordView& record) {
-    records_.push_back({record.lsn, record.type, record.shard, std::string(record.payload)});
-  }
-  void SetReport(RecoveryReport report) { report_ = std::move(report); }
+// One plan and what it takes to carry it out.
+struct Level {
+  Plan plan;
+  std::unique_ptr<CheckpointReader> checkpoint;  // null: none, or see `problem`
+  std::string problem;                           // why the checkpoint cannot be read at all
+  std::vector<std::unique_ptr<Source>> sources;
+};
+
+class LogBacklog final : public Backlog {
+ public:
+  LogBacklog(Disk& disk, const Options& options, Recovered& recovered, RecoveryReport report,
+             int64_t started_us);
+
+  uint32_t units() const override { return units_; }
+  bool empty() const override { return empty_; }
+  uint64_t total_bytes() const override { return total_bytes_; }
+  uint64_t done_bytes() const override { return done_bytes_.load(std::memory_order_relaxed); }
+  Status Replay(uint32_t unit, const Apply& apply) override;
+  Status ReplayInOrder(const std::function<Status(const RecordView&)>& apply) override;
+  RecoveryReport report() const override;
 
  private:
-  struct Kept {
-    Lsn lsn;
-    RecordType type;
-    uint16_t shard;
-    std::string payload;
+  // Scratch memory of one call of Replay, and who is asking.
+  struct Call {
+    uint32_t unit;
+    const Apply& apply;
+    Tally tally = {};
+    Lsn last_lsn = 0;  // of the records so far
+    std::vector<uint64_t> offsets = {};
+    std::vector<TxnPart> parts = {};
+    std::string joined = {};
   };
-  std::vector<Kept> records_;
-  std::atomic<uint64_t> done_{0};
-  mutable std::mutex mutex_;
+  using TakeChunk = std::function<Status(Lsn, uint16_t shard, std::string_view effects)>;
+
+  Result<Level*> LevelAt(size_t depth);
+  std::unique_ptr<Level> MakeLevel(Plan plan);
+  // Calls `take` with each chunk of the units' shards; goes down the levels until one has them all.
+  Result<Level*> ReplayChunks(uint64_t first_unit, uint64_t last_unit, const TakeChunk& take,
+                              Tally* tally);
+
+  Status Prepare(Source& source, Lsn checkpoint_lsn);
+  bool ReadIndexes(Source& source);
+  Status ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places);
+  Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset);
+  Status FindOffsets(Source& source, Call& call);
+  Status ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call);
+  void ReplayRing(const Plan& plan, Call& call);
+  void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
+                     Call& call);
+  void ApplyTxn(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
+                Call& call);
+  Status ForEachRecord(
+      const Level& level,
+      const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take);
+  Status NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn);
+  Status NoteLost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
+  void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
+  void Finish(const Tally& tally, uint32_t units);
+
+  bool IsChecked(const Source& source, uint64_t offset);
+  void RememberChecked(const Source& source, uint64_t offset);
+
+  Disk& disk_;
+  const Options options_;
+  const int64_t started_us_;
+  const uint32_t units_;
+  const bool empty_;
+  const std::vector<CheckpointInfo> fallbacks_;
+  uint64_t total_bytes_ = 0;
+  std::atomic<uint64_t> done_bytes_{0};
+  Places ring_places_;
+
+  std::mutex levels_mutex_;
+  std::vector<std::unique_ptr<Level>> levels_;
+
+  std::mutex checked_mutex_;
+  std::set<std::pair<uint64_t, uint64_t>> checked_;  // segment number, offset
+
+  mutable std::mutex report_mutex_;
   RecoveryReport report_;
+  uint32_t units_done_ = 0;  // under report_mutex_
 };
+
+LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
+                       RecoveryReport report, int64_t started_us)
+    : disk_(disk),
+      options_(options),
+      started_us_(started_us),
+      units_(recovered.units),
+      empty_(!recovered.plan.checkpoint && recovered.plan.segments.empty() &&
+             recovered.plan.ring.empty()),
+      fallbacks_(std::move(recovered.fallbacks)),
+      ring_places_(std::max(recovered.plan.ring_shard_count, 1u), recovered.units),
+      report_(std::move(report)) {
+  const Plan& plan = recovered.plan;
+  if (plan.checkpoint) total_bytes_ += plan.checkpoint->file_bytes;
+  for (const Plan::Segment& segment : plan.segments) {
+    total_bytes_ += segment.end - kSegmentHeaderBytes;
+  }
+  for (size_t i = 0; i < plan.ring.size(); ++i) {
+    const Plan::RingRecord& record = plan.ring[i];
+    total_bytes_ += FrameBytes(record.payload.size());
+    ring_places_.Add(record.header.type, record.header.shard, record.payload, i * kFrameAlignment);
+  }
+  ring_places_.Finish();
+  levels_.push_back(MakeLevel(std::move(recovered.plan)));
+}
+
+std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
+  auto level = std::make_unique<Level>();
+  level->plan = std::move(plan);
+  for (Plan::Segment& segment : level->plan.segments) {
+    auto source = std::make_unique<Source>();
+    source->segment = std::move(segment);
+    source->segment.info.file_bytes = source->segment.end;
+    level->sources.push_back(std::move(source));
+  }
+  level->plan.segments.clear();
+  if (level->plan.checkpoint) {
+    auto opened = CheckpointReader::Open(disk_, level->plan.checkpoint->path, options_.keys);
+    if (opened.ok()) {
+      level->checkpoint = std::move(opened).value();
+    } else {
+      level->problem = opened.message();
+    }
+  }
+  return level;
+}
+
+// 0: what the restart decided on; then each older checkpoint; then none at all.
+Result<Level*> LogBacklog::LevelAt(size_t depth) {
+  std::lock_guard guard(levels_mutex_);
+  while (levels_.size() <= depth) {
+    std::optional<CheckpointInfo> checkpoint;
+    if (levels_.size() <= fallbacks_.size()) checkpoint = fallbacks_[levels_.size() - 1];
+    const Level& newest = *levels_.front();
+    Plan known;
+    known.checkpoint = newest.plan.checkpoint;
+    known.last = newest.plan.last;
+    known.last_number = newest.plan.last_number;
+    known.ring = newest.plan.ring;
+    known.ring_shard_count = newest.plan.ring_shard_count;
+    RecoveryReport found;
+    Plan plan = TRY(ReadPlanFrom(disk_, options_, known, units_, checkpoint, &found));
+    for (const RecoveryReport::LostRange& lost : found.lost) {
+      TRY(NoteLost(lost.first, lost.last, lost.where, "it is needed for want of a checkpoint"));
+    }
+    levels_.push_back(MakeLevel(std::move(plan)));
+  }
+  return levels_[depth].get();
+}
+
+Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
+                                        const TakeChunk& take, Tally* tally) {
+  for (size_t depth = 0;; ++depth) {
+    Level* level = TRY(LevelAt(depth));
+    if (!level->plan.checkpoint) return level;
+    std::string problem = level->problem;
+    if (level->checkpoint != nullptr) {
+      const uint64_t shards = level->checkpoint->info().identity.shard_count;
+      const auto one = [&](uint16_t shard, std::string_view effects) -> Status {
+        Status applied = take(level->plan.checkpoint->lsn, shard, effects);
+        if (applied.ok()) return applied;
+        ++tally->skipped;
+        tally->Warn("a chunk of the checkpoint: " + std::string(applied.message()));
+        return Status::Ok();
+      };
+      Status given =
+          level->checkpoint->ForEachChunk(static_cast<uint32_t>(first_unit * shards / units_),
+                                          static_cast<uint32_t>(last_unit * shards / units_), one);
+      if (given.ok()) return level;
+      if (given.system_errno() == ENOKEY) return given;
+      problem = given.message();
+    }
+    const std::string& name = level->plan.checkpoint->name;
+    if (options_.recovery != RecoveryMode::kSalvage) {
+      return Status::Error(name + " was good and is damaged now: " + problem +
+                           "; start again, and an older one will be used");
+    }
+    NoteDamagedCheckpoint(depth, name, problem);
+  }
+}
+
+// --- one segment ---------------------------------------------------------------------------------
+
+Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
+  if (source.prepared.load(std::memory_order_acquire)) return Status::Ok();
+  std::lock_guard guard(source.mutex);
+  if (source.prepared.load(std::memory_order_relaxed)) return Status::Ok();
+  auto file = TRY(disk_.Open(source.segment.info.path, OpenMode::kRead));
+  source.mapping = TRY(file->Map());
+  source.bytes = source.mapping->bytes().substr(
+      0, std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end));
+  source.blocks =
+      std::vector<std::atomic<bool>>((source.bytes.size() + kBlockBytes - 1) / kBlockBytes);
+  if (source.segment.places == nullptr && !ReadIndexes(source)) {
+    source.indexes.clear();
+    auto places =
+        std::make_unique<Places>(std::max(source.segment.info.identity.shard_count, 1u), units_);
+    TRY(ReadThrough(source, checkpoint_lsn, places.get()));
+    places->Finish();
+    source.segment.places = std::move(places);
+  }
+  source.prepared.store(true, std::memory_order_release);
+  return Status::Ok();
+}
+
+// False where they do not tell of every record in the segment.
+bool LogBacklog::ReadIndexes(Source& source) {
+  uint64_t records = 0;
+  uint64_t before = source.bytes.size();
+  for (uint64_t offset = source.segment.last_index; offset != 0;) {
+    FrameHeader header;
+    std::string_view payload;
+    if (offset >= before || !source.Check(offset, &header, &payload)) return false;
+    if (header.type != static_cast<uint8_t>(FrameType::kIndex)) return false;
+    auto view = IndexView::Parse(payload);
+    if (!view.ok()) return false;
+    std::vector<uint16_t> shards;
+    view->Shards(&shards);
+    for (const uint16_t shard : shards) {
+      if (shard != kBroadcastShard && shard >= source.segment.info.identity.shard_count) {
+        return false;
+      }
+    }
+    records += view->records();
+    before = std::exchange(offset, view->previous());
+    source.indexes.push_back(std::move(*view));
+  }
+  std::reverse(source.indexes.begin(), source.indexes.end());
+  return records == source.segment.records;
+}
+
+// Tells of all damage in the segment, and where its records stand. `places` may be null.
+Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places) {
+  source.told = true;
+  auto reader = Reader::OpenSegment(disk_, source.segment.info, source.segment.last, options_.keys);
+  for (;;) {
+    Frame frame;
+    if (!TRY(reader->Next(&frame))) return Status::Ok();
+    if (frame.verdict != Verdict::kGood) {
+      TRY(NoteFrame(source.segment, frame, checkpoint_lsn));
+    } else if (places != nullptr && IsRecord(frame.type) && frame.lsn > checkpoint_lsn) {
+      places->Add(frame.type, frame.shard, frame.payload, frame.offset);
+    }
+  }
+}
+
+// A record that should stand at `offset` does not check.
+Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset) {
+  std::lock_guard guard(source.mutex);
+  if (source.told) return Status::Ok();
+  const size_t before = report().lost.size();
+  TRY(ReadThrough(source, checkpoint_lsn, nullptr));
+  if (report().lost.size() > before) return Status::Ok();
+  return NoteLost(1, 0, source.segment.info.name + " offset " + std::to_string(offset),
+                  "the index names a record that is not there");
+}
+
+// The unit's records in this segment, in their order.
+Status LogBacklog::FindOffsets(Source& source, Call& call) {
+  call.offsets.clear();
+  if (source.segment.places != nullptr) {
+    source.segment.places->Offsets(call.unit, &call.offsets);
+    return Status::Ok();
+  }
+  const uint64_t shards = source.segment.info.identity.shard_count;
+  for (const IndexView& index : source.indexes) {
+    const size_t begin = call.offsets.size();
+    int lists = 0;
+    const auto add = [&](uint16_t shard) -> Status {
+      const size_t before = call.offsets.size();
+      TRY(index.Offsets(shard, &call.offsets));
+      if (call.offsets.size() > before) ++lists;
+      return Status::Ok();
+    };
+    for (uint64_t shard = call.unit * shards / units_; shard < (call.unit + 1) * shards / units_;
+         ++shard) {
+      TRY(add(static_cast<uint16_t>(shard)));
+    }
+    TRY(add(kBroadcastShard));
+    if (lists < 2) continue;
+    const auto first = call.offsets.begin() + static_cast<ptrdiff_t>(begin);
+    std::sort(first, call.offsets.end());
+    call.offsets.erase(std::unique(first, call.offsets.end()), call.offsets.end());
+  }
+  return Status::Ok();
+}
+
+bool LogBacklog::IsChecked(const Source& source, uint64_t offset) {
+  std::lock_guard guard(checked_mutex_);
+  return checked_.count({source.segment.info.number, offset}) != 0;
+}
+
+void LogBacklog::RememberChecked(const Source& source, uint64_t offset) {
+  std::lock_guard guard(checked_mutex_);
+  if (checked_.size() >= kCheckedTxnsMax) checked_.clear();
+  checked_.insert({source.segment.info.number, offset});
+}
+
+Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call) {
+  TRY(Prepare(source, checkpoint_lsn));
+  TRY(FindOffsets(source, call));
+  const std::vector<uint64_t>& offsets = call.offsets;
+  const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    if (i + kPrefetchAhead < offsets.size()) {
+      const char* ahead = source.bytes.data() + offsets[i + kPrefetchAhead];
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + kCacheLine);
+      __builtin_prefetch(ahead + 2 * kCacheLine);
+    }
+    const uint64_t offset = offsets[i];
+    FrameHeader header = {};
+    std::string_view payload;
+    bool good = false;
+    if (offset + sizeof(header) <= source.bytes.size() && source.Load(offset, sizeof(header))) {
+      std::memcpy(&header, source.bytes.data() + offset, sizeof(header));
+      const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
+                         header.length > kLargeTxnBytes && units_ > 1;
+      if (large && IsChecked(source, offset)) {
+        payload = source.bytes.substr(offset + sizeof(header), header.length);
+        good = true;
+      } else {
+        good = source.Check(offset, &header, &payload);
+        if (good && large) RememberChecked(source, offset);
+      }
+    }
+    if (!good || !IsRecord(header.type) || header.lsn <= call.last_lsn ||
+        header.lsn > source.segment.last) {
+      TRY(TellDamage(source, checkpoint_lsn, offset));
+      continue;
+    }
+    call.last_lsn = header.lsn;
+    if (header.lsn > checkpoint_lsn) ApplyRecordOf(header, payload, shard_count, call);
+  }
+  return Status::Ok();
+}
+
+void LogBacklog::ReplayRing(const Plan& plan, Call& call) {
+  call.offsets.clear();
+  ring_places_.Offsets(call.unit, &call.offsets);
+  for (const uint64_t offset : call.offsets) {
+    const Plan::RingRecord& record = plan.ring[offset / kFrameAlignment];
+    const uint64_t before = call.tally.recovered;
+    ApplyRecordOf(record.header, record.payload, std::max(plan.ring_shard_count, 1u), call);
+    call.tally.of_ring += call.tally.recovered - before;
+  }
+}
+
+// --- one record ----------------------------------------------------------------------------------
+
+bool IsApplied(const FrameHeader& header) {
+  const auto type = static_cast<FrameType>(header.type);
+  return type == FrameType::kEffect || type == FrameType::kTxn || type == FrameType::kBroadcast;
+}
+
+void CountPassedOver(const FrameHeader& header, Tally* tally) {
+  const auto type = static_cast<FrameType>(header.type);
+  if (type == FrameType::kPolicy) return;
+  ++tally->skipped;
+  if (type == FrameType::kVoid) return;
+  tally->Warn("LSN " + std::to_string(header.lsn) + " has the unknown type " +
+              std::to_string(header.type) + " and was passed over");
+}
+
+void CountApplied(Lsn lsn, const Status& applied, Tally* tally, bool counts = true) {
+  if (applied.ok()) {
+    tally->recovered += counts;
+    return;
+  }
+  tally->skipped += counts;
+  tally->Warn("LSN " + std::to_string(lsn) + ": " + std::string(applied.message()));
+}
+
+// A record that concerns several units is counted by the first of them.
+void LogBacklog::ApplyRecordOf(const FrameHeader& header, std::string_view payload,
+                               uint32_t shard_count, Call& call) {
+  if (header.type == static_cast<uint8_t>(FrameType::kTxn)) {
+    ApplyTxn(header, payload, shard_count, call);
+    return;
+  }
+  const bool counts = header.shard != kBroadcastShard || call.unit == 0;
+  if (IsApplied(header)) {
+    const Status applied = call.apply(
+        {header.lsn, static_cast<RecordType>(header.type), /*of_checkpoint=*/false, payload, {}});
+    CountApplied(header.lsn, applied, &call.tally, counts);
+  } else if (counts) {
+    CountPassedOver(header, &call.tally);
+  }
+}
+
+void LogBacklog::ApplyTxn(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
+                          Call& call) {
+  if (!ReadTxnDirectory(payload, &call.parts)) {
+    if (call.unit != 0) return;
+    ++call.tally.skipped;
+    call.tally.Warn("LSN " + std::to_string(header.lsn) +
+                    ": the directory of what ran atomically contradicts itself");
+    return;
+  }
+  uint32_t first_unit = units_;
+  std::string_view own;
+  bool joined = false;
+  for (const TxnPart& part : call.parts) {
+    const bool of_all = part.shard == kBroadcastShard;
+    const uint32_t unit = of_all ? 0 : UnitOfShard(part.shard, shard_count, units_);
+    first_unit = std::min(first_unit, unit);
+    if (!of_all && unit != call.unit) continue;
+    const std::string_view effect = payload.substr(part.offset, part.size);
+    if (own.empty()) {
+      own = effect;
+    } else if (!joined && own.data() + own.size() == effect.data()) {
+      own = {own.data(), own.size() + effect.size()};
+    } else {
+      if (!std::exchange(joined, true)) call.joined.assign(own);
+      call.joined.append(effect);
+      own = call.joined;
+    }
+  }
+  const bool counts = call.unit == std::min(first_unit, units_ - 1);
+  Status applied = Status::Ok();
+  if (!own.empty()) applied = call.apply({header.lsn, RecordType::kTxn, false, own, payload});
+  CountApplied(header.lsn, applied, &call.tally, counts);
+}
+
+// --- replaying -----------------------------------------------------------------------------------
+
+Status LogBacklog::Replay(uint32_t unit, const Apply& apply) {
+  CHECK_LT(unit, units_);
+  Call call{.unit = unit, .apply = apply};
+  const auto take = [&](Lsn lsn, uint16_t, std::string_view effects) {
+    return apply({lsn, RecordType::kEffect, /*of_checkpoint=*/true, effects, {}});
+  };
+  Level* level = TRY(ReplayChunks(unit, unit + 1, take, &call.tally));
+  if (units_ == 1) {
+    TRY(ForEachRecord(*level, [&](const FrameHeader& header, std::string_view payload, bool ring) {
+      const uint64_t before = call.tally.recovered;
+      ApplyRecordOf(header, payload, /*shard_count=*/1, call);
+      if (ring) call.tally.of_ring += call.tally.recovered - before;
+    }));
+  } else {
+    for (const auto& source : level->sources) {
+      TRY(ReplaySource(*source, level->plan.checkpoint_lsn(), call));
+    }
+    ReplayRing(level->plan, call);
+    done_bytes_.fetch_add(total_bytes_ / units_, std::memory_order_relaxed);
+  }
+  Finish(call.tally, 1);
+  return Status::Ok();
+}
+
+Status LogBacklog::ReplayInOrder(const std::function<Status(const RecordView&)>& apply) {
+  Tally tally;
+  const auto take = [&](Lsn lsn, uint16_t shard, std::string_view effects) {
+    return apply({lsn, RecordType::kEffect, shard, effects});
+  };
+  Level* level = TRY(ReplayChunks(0, units_, take, &tally));
+  TRY(ForEachRecord(*level, [&](const FrameHeader& header, std::string_view payload, bool ring) {
+    if (!IsApplied(header)) {
+      CountPassedOver(header, &tally);
+      return;
+    }
+    Status applied =
+        apply({header.lsn, static_cast<RecordType>(header.type), header.shard, payload});
+    CountApplied(header.lsn, applied, &tally);
+    if (ring && applied.ok()) ++tally.of_ring;
+  }));
+  Finish(tally, units_);
+  return Status::Ok();
+}
+
+// All records of a level in their order, the segments read from their beginning to their end.
+Status LogBacklog::ForEachRecord(
+    const Level& level,
+    const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take) {
+  const Lsn checkpoint_lsn = level.plan.checkpoint_lsn();
+  for (const auto& source : level.sources) {
+    const Plan::Segment& segment = source->segment;
+    auto reader = Reader::OpenSegment(disk_, segment.info, segment.last, options_.keys);
+    for (;;) {
+      Frame frame;
+      if (!TRY(reader->Next(&frame))) break;
+      done_bytes_.fetch_add(frame.bytes, std::memory_order_relaxed);
+      if (frame.verdict != Verdict::kGood) {
+        TRY(NoteFrame(segment, frame, checkpoint_lsn));
+      } else if (IsRecord(frame.type) && frame.lsn > checkpoint_lsn) {
+        FrameHeader header = {};
+        header.lsn = frame.lsn;
+        header.type = frame.type;
+        header.flags = frame.flags;
+        header.shard = frame.shard;
+        take(header, frame.payload, /*ring=*/false);
+      }
+    }
+  }
+  for (const Plan::RingRecord& record : level.plan.ring) {
+    take(record.header, record.payload, /*ring=*/true);
+  }
+  return Status::Ok();
+}
+
+// --- what has been found -------------------------------------------------------------------------
+
+Status LogBacklog::NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn) {
+  if (frame.verdict != Verdict::kCorrupt && frame.verdict != Verdict::kMissing) {
+    return Status::Ok();
+  }
+  const Lsn first = std::max(frame.lost_first, checkpoint_lsn + 1);
+  // What no record is lost by has been told where the segment has been read before.
+  if (frame.lost_last < first && segment.read_through) return Status::Ok();
+  return NoteLost(first, frame.lost_last,
+                  segment.info.name + " bytes " + std::to_string(frame.offset) + " to " +
+                      std::to_string(frame.offset + frame.bytes),
+                  frame.reason);
+}
+
+// Tells of what has not been told before.
+Status LogBacklog::NoteLost(Lsn first, Lsn last, const std::string& where,
+                            const std::string& reason) {
+  std::lock_guard guard(report_mutex_);
+  std::vector<std::pair<Lsn, Lsn>> ranges;
+  if (first <= last) ranges.emplace_back(first, last);
+  for (const RecoveryReport::LostRange& known : report_.lost) {
+    std::vector<std::pair<Lsn, Lsn>> left;
+    for (const auto& [from, to] : ranges) {
+      if (known.last < from || to < known.first) {
+        left.emplace_back(from, to);
+        continue;
+      }
+      if (from < known.first) left.emplace_back(from, known.first - 1);
+      if (known.last < to) left.emplace_back(known.last + 1, to);
+    }
+    ranges = std::move(left);
+  }
+  if (first <= last && ranges.empty()) return Status::Ok();
+  std::string text = where + ": " + reason;
+  for (const auto& [from, to] : ranges) {
+    report_.corrupted_entries += to == kUnknownLsn ? 1 : to - from + 1;
+    report_.lost.push_back({from, to, where});
+    text += "; " + LostText(from, to) + " lost";
+  }
+  if (options_.recovery != RecoveryMode::kSalvage) {
+    return Status::Error("the log in " + options_.directory +
+                         " was whole and is damaged now: " + text);
+  }
+  text += ranges.empty() ? "; no record is lost by it"
+                         : "; going on behind it (the result may be a state that never was)";
+  if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(std::move(text));
+  return Status::Ok();
+}
+
+void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
+                                       const std::string& problem) {
+  const bool older = depth < fallbacks_.size();
+  const std::string text =
+      name + " is damaged (" + problem + "): what it lacks comes from " +
+      (older ? fallbacks_[depth].name + " and the segments since" : "the segments alone");
+  std::lock_guard guard(report_mutex_);
+  if (report_.checkpoint_problem.empty()) report_.checkpoint_problem = text;
+  auto& warnings = report_.warnings;
+  const bool told = std::find(warnings.begin(), warnings.end(), text) != warnings.end();
+  if (!told && warnings.size() < kWarningsMax) warnings.push_back(text);
+}
+
+void LogBacklog::Finish(const Tally& tally, uint32_t units) {
+  std::lock_guard guard(report_mutex_);
+  report_.entries_recovered += tally.recovered;
+  report_.entries_skipped += tally.skipped;
+  report_.ring_entries_recovered += tally.of_ring;
+  for (const std::string& warning : tally.warnings) {
+    if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(warning);
+  }
+  units_done_ += units;
+  if (units_done_ < units_) return;
+  done_bytes_.store(total_bytes_, std::memory_order_relaxed);
+  report_.recovery_time_ms = (RealClock().MonotonicUs() - started_us_) / 1000;
+}
+
+RecoveryReport LogBacklog::report() const {
+  std::lock_guard guard(report_mutex_);
+  return report_;
+}
 
 }  // namespace
 
-Result<std::unique_ptr<Log>> Log::Open(Disk& disk, const Options& options,
-                                       std::unique_ptr<Backlog>* backlog) {
-  auto kept = std::make_unique<KeptBacklog>();
-  RecoveryReport report;
-  auto log = TRY(Open(
-      disk, options, [](const Identity&) {},
-      [&](const RecordView& record) {
-        kept->Keep(record);
-        return Status::Ok();
-      },
-      &report));
-  kept->SetReport(std::move(report));
-  *backlog = std::move(kept);
-  return Result<std::unique_ptr<Log>>(std::move(log));
+std::unique_ptr<Backlog> MakeBacklog(Disk& disk, const Options& options, Recovered& recovered,
+                                     RecoveryReport report, int64_t started_us) {
+  return std::make_unique<LogBacklog>(disk, options, recovered, std::move(report), started_us);
 }
 
 }  // namespace crab::wal

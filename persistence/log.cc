@@ -50,9 +50,19 @@ Result<std::unique_ptr<Log>> Log::Open(Disk& disk, const Options& options,
                                        const std::function<void(const Identity&)>& identify,
                                        const std::function<Status(const RecordView&)>& apply,
                                        RecoveryReport* report) {
+  std::unique_ptr<Backlog> backlog;
+  auto log = TRY(Open(disk, options, &backlog));
+  identify(log->identity());
+  Status replayed = backlog->ReplayInOrder(apply);
+  if (report != nullptr) *report = backlog->report();
+  if (!replayed.ok()) return replayed;
+  return Result<std::unique_ptr<Log>>(std::move(log));
+}
+
+Result<std::unique_ptr<Log>> Log::Open(Disk& disk, const Options& options,
+                                       std::unique_ptr<Backlog>* backlog) {
   auto log = std::make_unique<LogImpl>(disk, options);
-  RecoveryReport unwanted;
-  TRY(log->Start(identify, apply, report == nullptr ? &unwanted : report));
+  TRY(log->Start(backlog));
   return std::unique_ptr<Log>(std::move(log));
 }
 
@@ -75,9 +85,7 @@ LogImpl::~LogImpl() {
 
 // --- start ---------------------------------------------------------------------------------------
 
-Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
-                      const std::function<Status(const RecordView&)>& apply,
-                      RecoveryReport* report) {
+Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   stopped_ = true;  // until the writer runs there is nothing to stop
   const int64_t started_us = clock_.MonotonicUs();
   TRY(disk_.CreateDirectories(options_.directory));
@@ -90,8 +98,9 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   }
   directory_lock_ = std::move(lock).value();
 
-  Recovered recovered = TRY(Recover(
-      disk_, options_, [this] { return NewIdentity(options_); }, identify, apply, report));
+  RecoveryReport report;
+  Recovered recovered =
+      TRY(Recover(disk_, options_, [this] { return NewIdentity(options_); }, &report));
   identity_ = recovered.identity;
   // Of the records from here on; older segments' headers speak for theirs.
   identity_.shard_count = options_.shard_count;
@@ -110,30 +119,47 @@ Status LogImpl::Start(const std::function<void(const Identity&)>& identify,
   metrics_.total_bytes = recovered.total_bytes;
 
   spares_ = std::make_unique<SpareMaker>(disk_, options_.directory);
+  TRY(FindOldSegments());
   TRY(SyncRecovered(recovered));
   durable_lsn_.store(recovered.last_in_files, std::memory_order_release);
-  TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
-  TRY(WriteRecovered(recovered));
+  TRY(SetAsideCheckpoints(recovered));
+  if (!options_.after_gap || !recovered.ring_records.empty()) {
+    TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
+    TRY(WriteRecovered(recovered));
+  }
+  if (options_.after_gap) {
+    // One LSN is left out, so that no checkpoint that is there already can be the one that the gap
+    // asks for.
+    durable_lsn_.store(next_lsn_ - 1, std::memory_order_release);
+    ++next_lsn_;
+    TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/true));
+    gap_lsn_.store(next_lsn_ - 1, std::memory_order_relaxed);
+    gap_first_lsn_ = next_lsn_;
+    awaits_checkpoint_.store(true, std::memory_order_release);
+    state_.store(State::kDegraded, std::memory_order_release);
+  }
   TRY(KeepTornBytes(recovered));
-  TRY(ReplaceRing(recovered, report));
+  TRY(ReplaceRing(recovered, &report));
 
   const Lsn last = next_lsn_ - 1;
   last_lsn_.store(last, std::memory_order_release);
   written_lsn_.store(last, std::memory_order_release);
-  durable_lsn_.store(last, std::memory_order_release);
+  if (!options_.after_gap) durable_lsn_.store(last, std::memory_order_release);
   freed_seen_ = last;
   ring_->header().durable_lsn.store(last, std::memory_order_release);
   ring_->header().freed_lsn.store(last, std::memory_order_release);
   ring_->header().epoch.store(epoch_, std::memory_order_release);
   staged_ = block_staged_ = Mark{last, 0};
-  safe_lsn_ = stated_lsn_ = last;
+  synced_lsn_ = safe_lsn_ = stated_lsn_ = last;
   metrics_.entries_appended = last;  // metrics() subtracts what was there at the start
   prompt_.store(policy_ == SyncPolicy::kSync || !ring_->shared(), std::memory_order_relaxed);
   {
     std::lock_guard guard(release_mutex_);
     UpdateReleaseLocked();
   }
-  report->recovery_time_ms = (clock_.MonotonicUs() - started_us) / 1000;
+  checkpoint_lsn_.store(recovered.checkpoint_lsn, std::memory_order_release);
+  report.recovery_time_ms = (clock_.MonotonicUs() - started_us) / 1000;
+  *backlog = MakeBacklog(disk_, options_, recovered, std::move(report), started_us);
   stopped_ = false;
   thread_ = std::thread([this] { RunWriter(); });
   return Status::Ok();
@@ -152,16 +178,16 @@ Status LogImpl::SyncRecovered(const Recovered& recovered) {
 // Puts what the ring had held into the new epoch's files, as durable as can be, and says so there.
 Status LogImpl::WriteRecovered(const Recovered& recovered) {
   for (const Recovered::RingRecord& record : recovered.ring_records) {
-    if (SegmentIsFull(FrameBytes(record.header.length))) {
-      TRY(segment_->Write(std::exchange(stage_, {})));
+    if (SegmentIsFull(plain_.size() + FrameBytes(record.header.length))) {
+      TRY(WriteFirst());
       TRY(Rotate());
     }
-    segment_->Add(stage_, record.header, record.payload);
+    Stage(record.header, record.payload);
     next_lsn_ = record.header.lsn + 1;
     staged_.lsn = record.header.lsn;
-    if (stage_.size() >= kCopyBytes) TRY(segment_->Write(std::exchange(stage_, {})));
+    if (staged_bytes() >= kCopyBytes) TRY(WriteFirst());
   }
-  if (!stage_.empty()) TRY(segment_->Write(std::exchange(stage_, {})));
+  TRY(WriteFirst());
   if (recovered.ring_records.empty()) return Status::Ok();
   TRY(segment_->Sync());
   durable_lsn_.store(staged_.lsn, std::memory_order_release);
@@ -198,6 +224,15 @@ Status LogImpl::KeepTornBytes(const Recovered& recovered) {
     metrics_.total_bytes -= std::min(metrics_.total_bytes, size - recovered.last_good_bytes);
   }
   return Status::Ok();
+}
+
+// Checkpoints of a time that is left out would one day be taken for one of the time to come.
+Status LogImpl::SetAsideCheckpoints(const Recovered& recovered) {
+  for (const std::string& path : recovered.void_checkpoints) {
+    TRY(disk_.Rename(path, path + ".void"));
+  }
+  if (recovered.void_checkpoints.empty()) return Status::Ok();
+  return disk_.SyncDirectory(options_.directory);
 }
 
 Status LogImpl::ReplaceRing(Recovered& recovered, RecoveryReport* report) {
@@ -253,7 +288,8 @@ bool LogImpl::SecureRoom(size_t payload_bytes) {
       (heap == 0 || heap + (inlined ? 0 : payload_bytes) <= kHeapBytesMax)) {
     return true;
   }
-  if (state() == State::kDegraded) return true;
+  if (state() == State::kDegraded && !awaits_checkpoint_.load(std::memory_order_acquire))
+    return true;
   room_wanted_.store(true, std::memory_order_seq_cst);
   WakeWriter();
   return false;
@@ -482,27 +518,24 @@ Status LogImpl::Stop() {
   stopping_.store(true, std::memory_order_seq_cst);
   WakeWriter();
   thread_.join();
-  spares_ = nullptr;
+  spares_->Stop();
   if (!stop_status_.ok()) return std::move(stop_status_);
   return ring_->Remove();
 }
 
 Result<Lsn> LogImpl::Resume() {
-  if (state() != State::kDegraded) return last_lsn();
+  const Lsn last = last_lsn();
+  if (state() != State::kDegraded || awaits_checkpoint_.load(std::memory_order_acquire))
+    return last;
   if (!resumable()) return Status::Error("the disk of the log does not work yet");
   LockReservation();
   resumable_.store(false, std::memory_order_release);
   dropping_ = false;
-  ring_->header().given_up.store(0, std::memory_order_release);
-  {
-    std::lock_guard guard(release_mutex_);
-    state_.store(State::kRunning, std::memory_order_release);
-    UpdateReleaseLocked();
-  }
-  const Lsn before = last_lsn_.load(std::memory_order_relaxed);
+  gap_lsn_.store(last, std::memory_order_relaxed);
+  awaits_checkpoint_.store(true, std::memory_order_release);
   UnlockReservation();
   WakeWriter();
-  return before;
+  return last;
 }
 
 bool LogImpl::GateGivenUp(Lsn gate) const {
@@ -532,6 +565,15 @@ Metrics LogImpl::metrics() const {
   copy.ring_used_bytes = head - std::min(head, tail_.load(std::memory_order_relaxed));
   copy.appends_dropped = dropped_.load(std::memory_order_relaxed);
   copy.resumable = resumable();
+  copy.awaits_checkpoint = awaits_checkpoint_.load(std::memory_order_acquire);
+  copy.checkpoint_lsn = checkpoint_lsn_.load(std::memory_order_acquire);
+  copy.synced_lsn = std::max(copy.synced_lsn, copy.durable_lsn);
+  copy.spare_segments = spares_->ready();
+  const int64_t since_us = disk_call_since_us_.load(std::memory_order_relaxed);
+  if (since_us != 0) {
+    const int64_t stalled_us = clock_.MonotonicUs() - since_us;
+    copy.sync_stalled_ms = static_cast<uint64_t>(std::max<int64_t>(stalled_us, 0)) / 1000;
+  }
   return copy;
 }
 

@@ -19,7 +19,9 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
+#include "persistence/codec.h"
 #include "persistence/disk.h"
 #include "persistence/log.h"
 #include "persistence/record.h"
@@ -38,8 +40,8 @@ class LogImpl final : public Log {
   ~LogImpl() override;
 
   // Locks, recovers, opens a new epoch and starts the writer.
-  Status Start(const std::function<void(const Identity&)>& identify,
-               const std::function<Status(const RecordView&)>& apply, RecoveryReport* report);
+  // `*backlog` is what is to be replayed.
+  Status Start(std::unique_ptr<Backlog>* backlog);
 
   bool SecureRoom(size_t payload_bytes) override;
   void ReleaseRoom(size_t) override {}
@@ -82,6 +84,13 @@ class LogImpl final : public Log {
     std::string_view payload;
     uint64_t position_after = 0;  // in the ring; 0 = it takes none
   };
+  // A file of the log that is not written any more.
+  struct OldSegment {
+    std::string path;
+    Lsn last;  // no record above it counts here; kUnknownLsn until a later segment has its name
+    int64_t ended_at_ms;
+    uint64_t bytes;
+  };
   // A point of the log up to which something holds.
   struct Mark {
     Lsn lsn = 0;
@@ -101,6 +110,7 @@ class LogImpl final : public Log {
   // --- starting (log.cc)
   Status ReplaceRing(Recovered& recovered, RecoveryReport* report);
   Status KeepTornBytes(const Recovered& recovered);
+  Status SetAsideCheckpoints(const Recovered& recovered);
   Status SyncRecovered(const Recovered& recovered);
   Status WriteRecovered(const Recovered& recovered);
 
@@ -114,25 +124,51 @@ class LogImpl final : public Log {
   int64_t SyncDueUs() const;
   Status Drain(Lsn last);
   Status WriteBatch(Lsn last);
+  Status WritePack(Lsn last);
   Status WriteLarge(const Published& record);
+  void Stage(const FrameHeader& header, std::string_view payload);
+  size_t staged_bytes() const { return stage_.size() + plain_.size(); }
+  Status StagePack();
+  Status WriteStaged();
   void AddBatch(Lsn lsn, uint64_t padding_bytes = 0);
   Status WriteHeartbeat();
-  void NoteStaged(const Published& record, uint64_t start, uint64_t end);
+  void NoteStaged(const Published& record);
+  void NoteBlocks(Mark before, uint64_t start, uint64_t end);
   void NoteWritten(size_t bytes);
   Status SyncSegment();
+  Status SyncFile();
+  bool Working() const;
   void Free(Mark mark);
   void FreeHeap(Lsn last);
   bool ZeroesAhead() const;
   bool SegmentIsFull(uint64_t frame_bytes) const;
   Status Rotate();
   Status OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap);
-  void MeetDiskError(const Status& error, bool sync);
   Result<std::string> PrepareSegment(uint64_t epoch, Lsn first_lsn, bool gap);
+  void ChoosePacking(SegmentInfo* info);
   Status NameSegment(const std::string& made_at);
+  void LeaveSegment();
+  Status FindOldSegments();
+  void BoundOldSegments(Lsn first_lsn);
+  size_t Retirable() const;
+  bool RetireOne(int64_t now_us);
+  Status RemoveOldest();
+  Status RecycleOldest();
+  void RemoveRetirable();
+  void NoteRetired(bool recycled);
+  void MeetDiskError(const Status& error, bool sync);
   Status BeginAfterFailure();
   Status CopyBack(Lsn first, Lsn last);
+  Status WriteFirst();
+  Status CopyRecord(const FrameHeader& header, std::string_view payload, Lsn last, Lsn* wanted);
+  Status CopyPack(const FrameHeader& header, std::string_view payload, uint64_t offset, Lsn last,
+                  Lsn* wanted);
   void EnterTrouble(const Status& error);
   void RetryTrouble(int64_t now_us);
+  void GiveUpRing();
+  Status LookForSegment();
+  bool PastIsLost();
+  void EndGap();
   int64_t RetryDelayUs() const {
     return int64_t{options_.retry_ms} * 1000 << (relapses_ > 0 ? relapses_ - 1 : 0);
   }
@@ -186,6 +222,10 @@ class LogImpl final : public Log {
   std::atomic<uint64_t> cleanup_keep_{kNoCleanup};  // segments to be left by the one asked for
   std::atomic<Lsn> checkpoint_lsn_{0};              // of the newest one
   std::atomic<Lsn> oldest_kept_{0};                 // nothing at or below it is needed
+  // Records are kept behind a gap, and count when a checkpoint at or above `gap_lsn_` is there.
+  std::atomic<bool> awaits_checkpoint_{false};
+  std::atomic<Lsn> gap_lsn_{0};                 // the last LSN before the gap's first record
+  std::atomic<int64_t> disk_call_since_us_{0};  // 0 = the writer is not waiting for the disk
   std::atomic<bool> resumable_{false};
   // Gates that can never be kept: of the last time that the log degraded, under `sync` and at all.
   std::atomic<Lsn> failed_first_{1}, failed_last_{0};
@@ -202,18 +242,33 @@ class LogImpl final : public Log {
   // The writer's own; Start() uses them before the thread exists.
   std::unique_ptr<SpareMaker> spares_;
   std::unique_ptr<SegmentWriter> segment_;
+  bool named_ = false;                   // segment_ is part of the log
+  std::deque<OldSegment> old_segments_;  // oldest first
+  bool directory_changed_ = false;       // a file was retired, and the directory not synced since
+  int64_t retire_at_us_ = 0;             // when to look again; 0 = when something changes
+  bool retire_failure_told_ = false;
+  bool rotating_ = false;  // the segment ends when `rotate_upto_` is in it
+  Lsn rotate_upto_ = 0;
+  int64_t looked_at_us_ = 0;  // whether the file still has its name
   uint64_t epoch_ = 0;
   uint64_t number_ = 0;
   std::set<uint64_t> taken_numbers_;  // names that were there at the start
   uint64_t ring_epoch_ = 0;           // for headers while an old ring is being emptied
   uint64_t predecessor_number_ = 0;
   uint32_t predecessor_crc_ = 0;
-  Lsn next_lsn_ = 1;   // to be written
-  Mark staged_;        // the last record given to the file
+  Lsn next_lsn_ = 1;       // to be written
+  Lsn synced_lsn_ = 0;     // durable_lsn_, but for the time after a gap
+  Lsn gap_first_lsn_ = 0;  // of the last gap's epoch, 0 = there was none
+  Mark staged_;            // the last record given to the file
   Mark block_staged_;  // the last one that lies wholly below the file's last started 4 KiB block
   Lsn safe_lsn_ = 0;   // what no failure of the file at hand can take back
   std::optional<SegmentInfo> failed_;  // the last file that was given up
   std::string stage_;
+  std::string plain_;  // frames of records that become the next PACK
+  uint32_t plain_records_ = 0;
+  Lsn plain_first_ = 0;
+  std::unique_ptr<Codec> codec_;  // of the current segment, where it packs
+  Compression codec_compression_ = Compression::kNone;
   int64_t clean_at_us_ = 0;  // everything appended before this is where the policy wants it
   int64_t last_sync_us_ = 0;
   int64_t synced_at_us_ = 0;

@@ -6,6 +6,7 @@
 //   cut-off tail of an older epoch.
 // - None follows: the rest of the segment is searched for statements of what was durable. Records
 //   missing at or below that are corruption; above it this is the torn tail, and the log ends.
+// What a checkpoint holds is neither missing nor lost, whatever the segments say.
 #include "persistence/reader.h"
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <utility>
 
+#include "persistence/checkpoint.h"
 #include "persistence/record.h"
 #include "persistence/segment.h"
 #include "utils/check.h"
@@ -32,7 +34,12 @@ bool IsZero(std::string_view bytes) {
 
 bool KnownType(uint8_t type) {
   return IsRecord(type) || (type >= static_cast<uint8_t>(FrameType::kBatch) &&
-                            type <= static_cast<uint8_t>(FrameType::kGap));
+                            type <= static_cast<uint8_t>(FrameType::kPack));
+}
+
+bool IsEnd(uint8_t type) {
+  return type == static_cast<uint8_t>(FrameType::kSeal) ||
+         type == static_cast<uint8_t>(FrameType::kStop);
 }
 
 // A file seen through a window that moves forward, and now and then back.
@@ -74,14 +81,20 @@ class Window {
 
 class DirectoryReader final : public Reader {
  public:
-  DirectoryReader(Disk& disk, std::string directory, Lsn durable_elsewhere)
-      : disk_(disk), directory_(std::move(directory)), durable_elsewhere_(durable_elsewhere) {}
+  DirectoryReader(Disk& disk, ReaderOptions options) : disk_(disk), options_(std::move(options)) {}
 
-  Status Start();
+  Status Start(const std::string& directory);
+  void StartWith(const SegmentInfo& segment) {
+    segments_.push_back(segment);
+    expected_ = segment.first_lsn;
+    alone_ = true;
+  }
   const std::vector<SegmentInfo>& segments() const override { return segments_; }
   const std::vector<std::string>& warnings() const override { return warnings_; }
   Result<bool> Next(Frame* frame) override;
-  Lsn durable_lsn() const override { return durable_; }
+  Lsn durable_lsn() const override {
+    return std::max({durable_, checkpoint_lsn(), alone_ ? options_.durable_lsn : 0});
+  }
 
  private:
   // The frame at an offset, as far as it checks.
@@ -94,8 +107,17 @@ class DirectoryReader final : public Reader {
     const char* why = "";
   };
 
+  Lsn checkpoint_lsn() const { return options_.checkpoint_lsn.value_or(0); }
   Status ReadHeader(SegmentInfo* segment);
   void RelateSegments();
+  Status FindCheckpoint(const std::string& directory);
+  void JudgeGaps();
+  Status BeginBehindCheckpoint();
+  bool SkipSealed(Frame* frame);
+  Result<bool> OpenPack(const Candidate& candidate, Frame* frame);
+  void TakePacked(Frame* frame);
+  void Judge(const SegmentInfo& segment, Frame* frame);
+  void SpareCheckpointed(Frame* frame) const;
   bool EnterSegment(Frame* frame);
   void LeaveSegment();
   void GiveUp(const std::string& reason, Frame* frame);
@@ -105,20 +127,20 @@ class DirectoryReader final : public Reader {
   Result<bool> JudgeBadPlace(const Candidate& bad, Frame* frame);
   void TakeGood(const Candidate& candidate, Frame* frame);
   void NoteStatement(const FrameHeader& header, std::string_view payload);
-  void Missing(Lsn first, Lsn last, std::string reason, Frame* frame);
+  bool Missing(Lsn first, Lsn last, std::string reason, Frame* frame);
   const SegmentInfo* Successor() const;
   Lsn FirstNeeded(const SegmentInfo& segment) const;
   SegmentInfo& current() { return segments_[index_]; }
 
   Disk& disk_;
-  const std::string directory_;
-  const Lsn durable_elsewhere_;
+  ReaderOptions options_;
   std::vector<SegmentInfo> segments_;
   std::vector<std::string> warnings_;
 
   size_t index_ = 0;
   bool in_segment_ = false;
   bool ended_ = false;       // behind a torn tail
+  bool alone_ = false;       // one segment whose last LSN is known
   bool open_ended_ = false;  // the last segment cannot be read
   Window window_;
   uint64_t offset_ = 0;
@@ -127,15 +149,22 @@ class DirectoryReader final : public Reader {
   uint64_t epoch_ = 0;
   uint32_t running_crc_ = 0;
   bool running_crc_known_ = true;  // every frame of the segment so far was good
+  bool skip_tried_ = false;
+
+  // The records of the PACK before offset_ that have not been given out yet.
+  std::string pack_scratch_;
+  std::string_view pack_left_;
+  uint64_t pack_offset_ = 0;
+  uint64_t pack_bytes_ = 0;  // for the first of them to state
 };
 
-Status DirectoryReader::Start() {
-  for (const std::string& name : TRY(disk_.List(directory_))) {
+Status DirectoryReader::Start(const std::string& directory) {
+  for (const std::string& name : TRY(disk_.List(directory))) {
     const std::optional<uint64_t> number = SegmentNumber(name);
-    if (!number) continue;
+    if (!number || *number > options_.last_number) continue;
     SegmentInfo segment;
     segment.name = name;
-    segment.path = directory_ + "/" + name;
+    segment.path = directory + "/" + name;
     segment.number = *number;
     segments_.push_back(std::move(segment));
   }
@@ -143,6 +172,67 @@ Status DirectoryReader::Start() {
             [](const SegmentInfo& a, const SegmentInfo& b) { return a.number < b.number; });
   for (SegmentInfo& segment : segments_) TRY(ReadHeader(&segment));
   RelateSegments();
+  if (!options_.checkpoint_lsn) TRY(FindCheckpoint(directory));
+  JudgeGaps();
+  return options_.for_restart ? BeginBehindCheckpoint() : Status::Ok();
+}
+
+Status DirectoryReader::FindCheckpoint(const std::string& directory) {
+  uint64_t log_id = 0;
+  for (const SegmentInfo& segment : segments_) {
+    if (segment.problem.empty()) log_id = segment.identity.log_id;
+  }
+  options_.checkpoint_lsn = 0;
+  for (const CheckpointInfo& checkpoint : TRY(ListCheckpoints(disk_, directory))) {
+    const Lsn stated = CheckpointLsn(checkpoint.name).value_or(0);
+    options_.damaged_checkpoint_lsn = std::max(options_.damaged_checkpoint_lsn, stated);
+    if (!checkpoint.problem.empty()) continue;
+    if (log_id != 0 && checkpoint.identity.log_id != log_id) continue;
+    options_.checkpoint_lsn = std::max(*options_.checkpoint_lsn, checkpoint.lsn);
+  }
+  return Status::Ok();
+}
+
+// What was appended behind a gap belongs to a state that only a checkpoint knows. Without one the
+// log ends before the gap.
+void DirectoryReader::JudgeGaps() {
+  Lsn end = ~Lsn{0};
+  for (SegmentInfo& segment : segments_) {
+    if (!segment.problem.empty()) continue;
+    // Version 1 wrote an image of all data behind the gap instead.
+    if (segment.after_gap && segment.format_version > 1 && segment.first_lsn < segment.end_lsn &&
+        segment.first_lsn - 1 > checkpoint_lsn() && end == ~Lsn{0}) {
+      if (segment.first_lsn - 1 <= options_.damaged_checkpoint_lsn) {
+        segment.gap_damaged = true;
+      } else {
+        segment.gap_void = true;
+        end = segment.first_lsn;
+      }
+    }
+    segment.end_lsn = std::min(segment.end_lsn, end);
+  }
+}
+
+// Begins with the last segment that holds the checkpoint's last record or the one behind it.
+Status DirectoryReader::BeginBehindCheckpoint() {
+  if (checkpoint_lsn() > 0) expected_ = checkpoint_lsn() + 1;
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    const SegmentInfo& segment = segments_[i];
+    if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
+    if (segment.first_lsn > checkpoint_lsn() + 1) break;
+    index_ = i;
+    expected_ = segment.first_lsn;
+  }
+  for (size_t i = index_; i < segments_.size(); ++i) {
+    const SegmentInfo& segment = segments_[i];
+    if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
+    if (segment.key_id == 0) continue;
+    if (options_.keys != nullptr && options_.keys->Has(segment.key_id)) continue;
+    return Status::Error("cannot read " + segment.path +
+                             ": it is encrypted, and its key is not in the file of " +
+                             "wal.encryption_key_file; nothing was changed",
+                         ENOKEY);
+  }
   return Status::Ok();
 }
 
@@ -234,12 +324,22 @@ Lsn DirectoryReader::FirstNeeded(const SegmentInfo& segment) const {
 
 Result<bool> DirectoryReader::Next(Frame* frame) {
   *frame = Frame();
+  if (!pack_left_.empty()) {
+    TakePacked(frame);
+    return true;
+  }
   while (!ended_ && index_ < segments_.size()) {
     *frame = Frame();  // what a place that turned out to be empty has left
     if (!in_segment_) {
+      const SegmentInfo& next = current();
+      if (options_.for_restart && next.problem.empty() && next.first_lsn >= next.end_lsn) {
+        ++index_;
+        continue;
+      }
       if (EnterSegment(frame)) return true;
       continue;
     }
+    if (options_.skip_sealed && !std::exchange(skip_tried_, true) && SkipSealed(frame)) return true;
     auto candidate = TryFrame(offset_);
     if (!candidate.ok()) {
       GiveUp(std::string(candidate.message()), frame);
@@ -247,14 +347,20 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
     }
     if (candidate->good) {
       const FrameHeader& header = candidate->header;
-      const bool cut = header.lsn >= current().end_lsn;
-      if (IsRecord(header.type) && !cut && header.lsn > expected_) {
+      const bool pack = header.type == static_cast<uint8_t>(FrameType::kPack);
+      const Lsn first = header.lsn + (pack ? 1 : 0);
+      if ((pack || IsRecord(header.type)) && first < current().end_lsn && first > expected_) {
         frame->segment = &current();
-        Missing(expected_, header.lsn - 1, "records are missing between two good ones", frame);
+        if (Missing(expected_, first - 1, "records are missing between two good ones", frame)) {
+          return true;
+        }
+      }
+      if (!pack) {
+        TakeGood(*candidate, frame);
         return true;
       }
-      TakeGood(*candidate, frame);
-      return true;
+      if (TRY(OpenPack(*candidate, frame))) return true;
+      continue;
     }
     auto judged = JudgeBadPlace(*candidate, frame);
     if (!judged.ok()) {
@@ -265,10 +371,138 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
   }
   // The last segments could not be read at all, and something says that there was more.
   if (!ended_ && !open_ended_ && expected_ <= durable_) {
-    Missing(expected_, durable_, "the end of the log is missing", frame);
+    return Missing(expected_, durable_, "the end is missing", frame);
+  }
+  return false;
+}
+
+// A file that ends with a good SEAL or STOP holds the records from its first to that one's LSN, and
+// all of them were durable. Whether they still check is for whoever applies them.
+bool DirectoryReader::SkipSealed(Frame* frame) {
+  const SegmentInfo& segment = current();
+  for (const size_t payload_bytes : {sizeof(EndPayload), kOldEndPayloadBytes}) {
+    if (segment.file_bytes < kSegmentHeaderBytes + FrameBytes(payload_bytes)) continue;
+    const uint64_t offset = segment.file_bytes - FrameBytes(payload_bytes);
+    if (offset % kFrameAlignment != 0) continue;
+    auto candidate = TryFrame(offset);
+    if (!candidate.ok() || !candidate->good || !IsEnd(candidate->header.type) ||
+        candidate->payload.size() != payload_bytes) {
+      continue;
+    }
+    EndPayload end = {};
+    std::memcpy(&end, candidate->payload.data(), payload_bytes);
+    const Lsn last = candidate->header.lsn;
+    if (segment.first_lsn != expected_ || last >= segment.end_lsn ||
+        last + 1 - segment.first_lsn != end.records) {
+      return false;
+    }
+    offset_ = offset;
+    expected_ = last + 1;
+    running_crc_known_ = false;
+    TakeGood(*candidate, frame);
+    frame->skipped = true;
     return true;
   }
   return false;
+}
+
+// Unpacks a PACK and begins to give out its records. False: there is nothing in it.
+Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame) {
+  const SegmentInfo& segment = current();
+  PackPayload pack = {};
+  std::string_view plain;
+  const Status unpacked = [&]() -> Status {
+    if (candidate.payload.size() < sizeof(pack)) return Status::Error("a PACK is too short");
+    std::memcpy(&pack, candidate.payload.data(), sizeof(pack));
+    const PackContext context = {segment.identity.log_id, segment.number, offset_, pack};
+    Codec codec(Compression::kNone, options_.keys);
+    plain = TRY(codec.Unpack(candidate.payload.substr(sizeof(pack)), context.bytes(),
+                             candidate.header.flags, pack.plain_bytes, &pack_scratch_));
+    // It counts as a whole: every record must be there.
+    Lsn lsn = pack.first_lsn;
+    std::string_view left = plain;
+    for (; !left.empty(); ++lsn) {
+      FrameHeader record;
+      if (left.size() < sizeof(record)) return Status::Error("a record in a PACK is cut short");
+      std::memcpy(&record, left.data(), sizeof(record));
+      if (FrameBytes(record.length) > left.size() || record.lsn != lsn || !IsRecord(record.type) ||
+          record.crc != Crc32c(left.substr(sizeof(record.crc),
+                                           FrameBytes(record.length) - sizeof(record.crc)))) {
+        return Status::Error("a record in a PACK does not check");
+      }
+      left.remove_prefix(FrameBytes(record.length));
+    }
+    if (lsn - pack.first_lsn != pack.records) return Status::Error("a PACK lacks records");
+    return Status::Ok();
+  }();
+  if (unpacked.system_errno() == ENOKEY) {
+    LeaveSegment();
+    return Status::Error(segment.name + ": " + std::string(unpacked.message()), ENOKEY);
+  }
+  const uint32_t body = candidate.header.crc;
+  running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
+  const uint64_t offset = std::exchange(offset_, offset_ + candidate.bytes);
+  if (unpacked.ok()) {
+    // Codec gives back the packed bytes where nothing was done to them: those live in the window.
+    if (plain.data() != pack_scratch_.data()) pack_scratch_.assign(plain);
+    pack_left_ = std::string_view(pack_scratch_).substr(0, plain.size());
+    pack_offset_ = offset;
+    pack_bytes_ = candidate.bytes;
+    if (pack_left_.empty()) return false;
+    TakePacked(frame);
+    return true;
+  }
+  // Its checksum is right, so it says truly which records were in it.
+  frame->segment = &segment;
+  frame->offset = offset;
+  frame->bytes = candidate.bytes;
+  frame->verdict = Verdict::kCorrupt;
+  frame->lsn = frame->lost_first = expected_;
+  frame->lost_last = std::max(expected_, pack.first_lsn + pack.records) - 1;
+  frame->lost_last = std::min(frame->lost_last, segment.end_lsn - 1);
+  frame->reason = unpacked.message();
+  expected_ = frame->lost_last + 1;
+  SpareCheckpointed(frame);
+  return true;
+}
+
+void DirectoryReader::TakePacked(Frame* frame) {
+  FrameHeader record;
+  std::memcpy(&record, pack_left_.data(), sizeof(record));
+  frame->offset = pack_offset_;
+  frame->bytes = std::exchange(pack_bytes_, 0);
+  frame->lsn = record.lsn;
+  frame->type = record.type;
+  frame->flags = record.flags;
+  frame->shard = record.shard;
+  frame->payload = pack_left_.substr(sizeof(record), record.length);
+  pack_left_.remove_prefix(FrameBytes(record.length));
+  Judge(current(), frame);
+}
+
+// A frame that checks may still be one that does not count.
+void DirectoryReader::Judge(const SegmentInfo& segment, Frame* frame) {
+  frame->segment = &segment;
+  if (frame->lsn >= segment.end_lsn) {
+    frame->verdict = Verdict::kCut;
+    frame->reason = segment.first_lsn >= segment.end_lsn && segment.after_gap
+                        ? "no checkpoint goes with the gap before it"
+                        : "a later epoch begins before it";
+  } else if (IsRecord(frame->type)) {
+    if (frame->lsn < expected_) {
+      frame->verdict = Verdict::kCut;
+      frame->reason = "its LSN has been seen before";
+    } else {
+      expected_ = frame->lsn + 1;
+    }
+  }
+}
+
+// What the checkpoint holds is not lost.
+void DirectoryReader::SpareCheckpointed(Frame* frame) const {
+  if (frame->lost_first > checkpoint_lsn() || frame->lost_last < frame->lost_first) return;
+  frame->lost_first = checkpoint_lsn() + 1;
+  frame->lost_last = std::max(frame->lost_last, checkpoint_lsn());
 }
 
 // Opens the segment at index_. True when there is something to report before its first frame.
@@ -293,9 +527,10 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
   }
   durable_ = std::max(durable_, std::min(segment.durable_lsn, segment.end_lsn - 1));
   if (segment.epoch == segments_.back().epoch || Successor() == nullptr) {
-    durable_ = std::max(durable_, durable_elsewhere_);
+    durable_ = std::max(durable_, options_.durable_lsn);
   }
   in_segment_ = true;
+  skip_tried_ = false;
   offset_ = kSegmentHeaderBytes;
   running_crc_ = 0;
   running_crc_known_ = true;
@@ -305,10 +540,11 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
     expected_ = std::max(expected_, segment.first_lsn);
     return false;
   }
-  Missing(expected_, needed, "nothing holds the records before the first one of " + segment.name,
-          frame);
+  const bool lost =
+      Missing(expected_, needed,
+              "nothing holds the records before the first one of " + segment.name, frame);
   expected_ = std::max(expected_, segment.first_lsn);
-  return true;
+  return lost;
 }
 
 // The segment, or the rest of it, cannot be read. What it held is counted by whoever comes next, by
@@ -324,11 +560,15 @@ void DirectoryReader::GiveUp(const std::string& reason, Frame* frame) {
   frame->lost_first = expected_;
   frame->lost_last = expected_ - 1;
   const SegmentInfo* successor = Successor();
-  if (successor == nullptr) {
+  if (alone_) {
+    frame->lost_last = std::max(frame->lost_last, durable_lsn());
+    expected_ = frame->lost_last + 1;
+  } else if (successor == nullptr) {
     if (!std::exchange(open_ended_, true)) frame->lost_last = kUnknownLsn;
   } else if (successor->first_lsn <= expected_) {
     frame->verdict = Verdict::kCut;
   }
+  SpareCheckpointed(frame);
   LeaveSegment();
 }
 
@@ -337,14 +577,18 @@ void DirectoryReader::LeaveSegment() {
   ++index_;
 }
 
-void DirectoryReader::Missing(Lsn first, Lsn last, std::string reason, Frame* frame) {
+// False: the checkpoint holds all of it.
+bool DirectoryReader::Missing(Lsn first, Lsn last, std::string reason, Frame* frame) {
+  expected_ = last + 1;
+  if (last <= checkpoint_lsn()) return false;
   frame->verdict = Verdict::kMissing;
   frame->offset = frame->segment == nullptr ? 0 : offset_;
   frame->lsn = first;
   frame->lost_first = first;
   frame->lost_last = last;
   frame->reason = std::move(reason);
-  expected_ = last + 1;
+  SpareCheckpointed(frame);
+  return true;
 }
 
 Result<DirectoryReader::Candidate> DirectoryReader::TryFrame(uint64_t offset) {
@@ -392,8 +636,7 @@ void DirectoryReader::NoteStatement(const FrameHeader& header, std::string_view 
     BatchPayload batch;
     std::memcpy(&batch, payload.data(), sizeof(batch));
     stated = batch.durable_lsn;
-  } else if (header.type == static_cast<uint8_t>(FrameType::kSeal) ||
-             header.type == static_cast<uint8_t>(FrameType::kStop)) {
+  } else if (IsEnd(header.type)) {
     stated = header.lsn;  // written only when all before it was synced
   }
   durable_ = std::max(durable_, std::min(stated, current().end_lsn - 1));
@@ -402,7 +645,6 @@ void DirectoryReader::NoteStatement(const FrameHeader& header, std::string_view 
 void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
   const FrameHeader& header = candidate.header;
   SegmentInfo& segment = current();
-  frame->segment = &segment;
   frame->offset = offset_;
   frame->bytes = candidate.bytes;
   frame->lsn = header.lsn;
@@ -412,22 +654,10 @@ void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
   frame->payload = candidate.payload;
   offset_ += candidate.bytes;
   NoteStatement(header, candidate.payload);
-  if (header.lsn >= segment.end_lsn) {
-    frame->verdict = Verdict::kCut;
-    frame->reason = "a later epoch begins before it";
-  } else if (IsRecord(header.type)) {
-    if (header.lsn < expected_) {
-      frame->verdict = Verdict::kCut;
-      frame->reason = "its LSN has been seen before";
-    } else {
-      expected_ = header.lsn + 1;
-    }
-  }
-  const bool seal = header.type == static_cast<uint8_t>(FrameType::kSeal);
-  const bool stop = header.type == static_cast<uint8_t>(FrameType::kStop);
-  if ((seal || stop) && running_crc_known_ && candidate.payload.size() >= sizeof(EndPayload)) {
-    EndPayload end;
-    std::memcpy(&end, candidate.payload.data(), sizeof(end));
+  Judge(segment, frame);
+  if (IsEnd(header.type) && running_crc_known_ && candidate.payload.size() >= kOldEndPayloadBytes) {
+    EndPayload end = {};
+    std::memcpy(&end, candidate.payload.data(), std::min(candidate.payload.size(), sizeof(end)));
     if (end.running_crc != running_crc_) {
       warnings_.push_back(segment.name + " holds good frames, but not those it was sealed with");
     }
@@ -435,12 +665,13 @@ void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
   const uint32_t body = header.crc;
   running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
   // Both are followed by nothing: what stands there is older than the file.
-  if (seal || stop) LeaveSegment();
+  if (IsEnd(header.type)) LeaveSegment();
 }
 
 // The next frame at or behind `from` that checks and whose LSN is possible, or the file's end.
 Result<uint64_t> DirectoryReader::FindFrame(uint64_t from, Candidate* found) {
   found->good = false;
+  const bool packed = (current().flags & (kFlagCompressed | kFlagEncrypted)) != 0;
   uint64_t at = from;
   while (at + kSmallestFrame <= window_.file_bytes()) {
     std::string_view block = TRY(window_.At(at, kScanBytes + sizeof(FrameHeader)));
@@ -457,8 +688,9 @@ Result<uint64_t> DirectoryReader::FindFrame(uint64_t from, Candidate* found) {
       FrameHeader header;
       std::memcpy(&header, block.data() + (at - start), sizeof(header));
       if (!KnownType(header.type)) continue;
+      // Packed, any number of records takes little space.
       const Lsn highest = expected_ + (at - offset_) / kSmallestFrame + 1;
-      if (header.lsn + 1 < expected_ || header.lsn > highest) continue;
+      if (header.lsn + 1 < expected_ || (header.lsn > highest && !packed)) continue;
       *found = TRY(TryFrame(at));
       if (found->good) return at;
       block = TRY(window_.At(start, kScanBytes + sizeof(FrameHeader)));
@@ -503,7 +735,7 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
       NoteStatement(later.header, later.payload);
       at = TRY(FindFrame(at + later.bytes, &later));
     }
-    if (expected_ > durable_) {
+    if (expected_ > durable_lsn()) {
       const uint64_t end = TRY(LastWrittenByte(offset_));
       frame->bytes = end - offset_;
       frame->verdict = Verdict::kTorn;
@@ -518,7 +750,7 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
   frame->lost_first = expected_;
   if (resume == window_.file_bytes()) {
     frame->bytes = TRY(LastWrittenByte(offset_)) - offset_;
-    frame->lost_last = successor == nullptr ? durable_ : below - 1;
+    frame->lost_last = successor == nullptr ? durable_lsn() : below - 1;
     // A missing segment between here and the successor is told as such, not as damage here.
     if (successor != nullptr && successor->predecessor_number != segment.number &&
         index_ + 1 < segments_.size()) {
@@ -532,16 +764,27 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
     offset_ = resume;
   }
   expected_ = std::max(expected_, frame->lost_last + 1);
+  SpareCheckpointed(frame);
   return true;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Reader>> Reader::Open(Disk& disk, const std::string& directory,
-                                             Lsn durable_lsn) {
-  auto reader = std::make_unique<DirectoryReader>(disk, directory, durable_lsn);
-  TRY(reader->Start());
+                                             ReaderOptions options) {
+  auto reader = std::make_unique<DirectoryReader>(disk, std::move(options));
+  TRY(reader->Start(directory));
   return std::unique_ptr<Reader>(std::move(reader));
+}
+
+std::unique_ptr<Reader> Reader::OpenSegment(Disk& disk, const SegmentInfo& segment, Lsn last,
+                                            std::shared_ptr<const KeyRing> keys) {
+  auto reader = std::make_unique<DirectoryReader>(
+      disk, ReaderOptions{.durable_lsn = last, .keys = std::move(keys), .checkpoint_lsn = 0});
+  SegmentInfo known = segment;
+  known.end_lsn = std::min(known.end_lsn, last + 1);
+  reader->StartWith(known);
+  return reader;
 }
 
 }  // namespace crab::wal

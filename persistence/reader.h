@@ -1,17 +1,19 @@
 // Reads a log directory without changing it: its segments in order, and every frame in them with a
 // verdict. Recovery and crabcache-wal see a log only through this, so both believe the same bytes.
 // Thread-bound: one reader belongs to one thread. Holds one window of a segment in memory (1 MiB,
-// more where a single record is larger). The log may be growing meanwhile: what is half written
-// looks like a torn tail.
+// more where a single record is larger) and one PACK's records. The log may be growing meanwhile:
+// what is half written looks like a torn tail.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "persistence/codec.h"
 #include "persistence/disk.h"
 #include "persistence/log.h"
 #include "utils/status.h"
@@ -47,6 +49,10 @@ struct SegmentInfo {
   // Logging had been off before this segment: LSNs above `durable_lsn` and below `first_lsn` were
   // given up then, which is known and no damage.
   bool after_gap = false;
+  // The records behind the gap count for nothing: there is no checkpoint that goes with them. With
+  // gap_damaged there is one, and it cannot be read.
+  bool gap_void = false;
+  bool gap_damaged = false;
 
   // Records from here on were cut off: a later epoch issues these LSNs again.
   Lsn end_lsn = ~Lsn{0};
@@ -70,6 +76,9 @@ struct Frame {
   uint8_t type = 0;  // FrameType of record.h; of a run of bad bytes 0
   uint8_t flags = 0;
   uint16_t shard = 0;
+  // A SEAL or STOP that was found at the end of its file and stands for all the frames before it,
+  // which were not looked at.
+  bool skipped = false;
   std::string_view payload;           // lives until the next call; empty unless kGood or kCut
   Lsn lost_first = 0, lost_last = 0;  // kCorrupt, kMissing: the records that are gone (may be none:
                                       // last < first, or nobody knows how many: last =
@@ -77,13 +86,29 @@ struct Frame {
   std::string reason;                 // a sentence, unless kGood
 };
 
+struct ReaderOptions {
+  Lsn durable_lsn = 0;  // what is known to be durable from elsewhere (the ring), 0 for nothing
+  std::shared_ptr<const KeyRing> keys = {};  // for PACK frames; null = none
+  // Of the checkpoint that will be used: what is missing up to here is no loss. Without a value the
+  // reader takes the newest good one of the directory.
+  std::optional<Lsn> checkpoint_lsn = {};
+  Lsn damaged_checkpoint_lsn = 0;  // the highest that a checkpoint's name states, good or not
+  // For a restart: segments that hold nothing above the checkpoint, or nothing that counts, are
+  // left out, and a segment whose key is not in `keys` is an error (ENOKEY) of Open.
+  bool for_restart = false;
+  bool skip_sealed = false;             // see Frame::skipped
+  uint64_t last_number = ~uint64_t{0};  // segments above it are not looked at
+};
+
 class Reader {
  public:
   // Lists the directory and reads the headers. Fails only where that cannot be done (no such
-  // directory, no permission), or a segment needs a newer reader. `durable_lsn` is what is known
-  // to be durable from elsewhere (the ring), 0 for nothing.
+  // directory, no permission), or a segment needs a newer reader.
   static Result<std::unique_ptr<Reader>> Open(Disk& disk, const std::string& directory,
-                                              Lsn durable_lsn = 0);
+                                              ReaderOptions options = {});
+  // One segment by itself, of which it is known already that records up to `last` count.
+  static std::unique_ptr<Reader> OpenSegment(Disk& disk, const SegmentInfo& segment, Lsn last,
+                                             std::shared_ptr<const KeyRing> keys);
   virtual ~Reader() = default;
 
   // Sorted by number. Lives as long as the reader.
@@ -95,7 +120,8 @@ class Reader {
   // beginning stops there. What the disk fails to read, twice, is a corrupt run as well.
   virtual Result<bool> Next(Frame* frame) = 0;
 
-  // As far as has been read: the largest LSN that something states to be durable.
+  // As far as has been read: the largest LSN that something states to be durable; a checkpoint
+  // states its own.
   virtual Lsn durable_lsn() const = 0;
 };
 

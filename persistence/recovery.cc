@@ -1,7 +1,9 @@
 #include "persistence/recovery.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <cstring>
 #include <set>
 
 #include "persistence/reader.h"
@@ -11,49 +13,82 @@
 namespace crab::wal {
 namespace {
 
-constexpr size_t kWarningsMax = 100;  // a damaged log can have a reason per record
-
-std::string Range(Lsn first, Lsn last) {
-  if (last == kUnknownLsn) return "LSNs from " + std::to_string(first) + " on";
-  return first == last ? "LSN " + std::to_string(first)
-                       : "LSNs " + std::to_string(first) + " to " + std::to_string(last);
-}
-
 class Recovery {
  public:
-  Recovery(Disk& disk, const Options& options,
-           const std::function<Status(const RecordView&)>& apply, RecoveryReport* report)
-      : disk_(disk), options_(options), apply_(apply), report_(*report) {}
+  Recovery(Disk& disk, const Options& options, RecoveryReport* report)
+      : disk_(disk), options_(options), report_(*report) {}
 
-  Result<Recovered> Run(const std::function<Identity()>& make_identity,
-                        const std::function<void(const Identity&)>& identify);
+  Result<Recovered> Run(const std::function<Identity()>& make_identity);
+  Result<Plan> ReadPlan(const Plan& plan, uint32_t units,
+                        const std::optional<CheckpointInfo>& checkpoint);
 
  private:
+  Status ReadHeaders(const std::function<Identity()>& make_identity);
+  Status ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoints);
+  std::string CheckpointProblem(const CheckpointInfo& checkpoint);
+  uint32_t CountUnits() const;
+  Status OpenReader(Lsn durable);
   void FindRing();
+  bool HasVoidGap() const {
+    const auto& segments = reader_->segments();
+    return std::any_of(segments.begin(), segments.end(),
+                       [](const SegmentInfo& segment) { return segment.gap_void; });
+  }
   Status ReadSegments();
+  Status EnterSegment(const SegmentInfo& segment);
   Status TakeFrame(const Frame& frame);
+  void TakeRecord(const Frame& frame);
+  void FinishPlan();
   Status ReadRing();
   Status TakeSlot(Lsn lsn, bool* stop);
-  void Apply(const FrameHeader& header, std::string_view payload);
   Status Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
+  Status StopBefore(const std::string& text);
   void Warn(std::string text) {
     if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(std::move(text));
+  }
+  Lsn checkpoint_lsn() const { return found_.plan.checkpoint_lsn(); }
+  // What nobody is going to replay need not be whole.
+  RecoveryMode mode() const {
+    return options_.after_gap ? RecoveryMode::kSalvage : options_.recovery;
   }
 
   Disk& disk_;
   const Options& options_;
-  const std::function<Status(const RecordView&)>& apply_;
   RecoveryReport& report_;
   std::unique_ptr<Reader> reader_;
   Recovered found_;
+  std::vector<Lsn> stated_checkpoints_;  // by their names
+  Lsn damaged_checkpoint_lsn_ = 0;       // the highest of them
+  uint64_t last_number_ = ~uint64_t{0};
   bool stopped_cleanly_ = false;
-  bool stopped_early_ = false;  // kPrefix met something bad
+  bool stopped_early_ = false;            // kPrefix met something bad
+  const SegmentInfo* segment_ = nullptr;  // the last one that a frame came from
+  std::vector<const SegmentInfo*> seen_;
   std::set<const SegmentInfo*> sealed_;
 };
 
-Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity,
-                                const std::function<void(const Identity&)>& identify) {
-  reader_ = TRY(Reader::Open(disk_, options_.directory));
+Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) {
+  TRY(ReadHeaders(make_identity));
+  found_.units = CountUnits();
+  TRY(OpenReader(/*durable=*/0));
+  FindRing();
+  if (found_.ring != nullptr && !HasVoidGap()) {
+    TRY(OpenReader(found_.ring->header().durable_lsn.load(std::memory_order_acquire)));
+  }
+  TRY(ReadSegments());
+  TRY(ReadRing());
+  FinishPlan();
+  if (!found_.empty && !stopped_cleanly_ && found_.ring == nullptr) {
+    Warn("the log was not stopped cleanly and there is no ring from then in " +
+         (options_.ring_directory.empty() ? std::string("use") : options_.ring_directory) +
+         ": what had not reached the disk is lost");
+  }
+  return std::move(found_);
+}
+
+// Who the log is, and where its checkpoints stand.
+Status Recovery::ReadHeaders(const std::function<Identity()>& make_identity) {
+  reader_ = TRY(Reader::Open(disk_, options_.directory, {.checkpoint_lsn = 0}));
   for (const SegmentInfo& segment : reader_->segments()) {
     found_.numbers.insert(segment.number);
     found_.total_bytes += segment.file_bytes;
@@ -65,17 +100,104 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity,
     found_.last_epoch = std::max(found_.last_epoch, segment.epoch);
     found_.ring_epoch = segment.ring_epoch;
   }
-  if (found_.empty) found_.identity = make_identity();
-  identify(found_.identity);
-  FindRing();
-  TRY(ReadSegments());
-  TRY(ReadRing());
-  if (!found_.empty && !stopped_cleanly_ && found_.ring == nullptr) {
-    Warn("the log was not stopped cleanly and there is no ring from then in " +
-         (options_.ring_directory.empty() ? std::string("use") : options_.ring_directory) +
-         ": what had not reached the disk is lost");
+  const std::vector<CheckpointInfo> checkpoints = TRY(ListCheckpoints(disk_, options_.directory));
+  if (found_.empty) {
+    // All segments are gone: what a checkpoint holds is the log.
+    const auto good = std::find_if(checkpoints.begin(), checkpoints.end(),
+                                   [](const CheckpointInfo& each) { return each.problem.empty(); });
+    found_.empty = good == checkpoints.end();
+    found_.identity = found_.empty ? make_identity() : good->identity;
   }
-  return std::move(found_);
+  return ChooseCheckpoints(checkpoints);
+}
+
+// The newest good one, and the older ones for the case that a part of it turns out to be damaged.
+Status Recovery::ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoints) {
+  for (const CheckpointInfo& checkpoint : checkpoints) {
+    const bool other_log =
+        checkpoint.problem.empty() && checkpoint.identity.log_id != found_.identity.log_id;
+    if (!other_log) {
+      stated_checkpoints_.push_back(CheckpointLsn(checkpoint.name).value_or(0));
+      damaged_checkpoint_lsn_ = std::max(damaged_checkpoint_lsn_, stated_checkpoints_.back());
+    }
+    const bool chosen = found_.plan.checkpoint.has_value();
+    const bool has_key = checkpoint.key_id == 0 ||
+                         (options_.keys != nullptr && options_.keys->Has(checkpoint.key_id));
+    if (checkpoint.problem.empty() && !other_log && !has_key && !chosen) {
+      return Status::Error("cannot read " + checkpoint.path +
+                               ": it is encrypted, and its key is not in the file of " +
+                               "wal.encryption_key_file; nothing was changed",
+                           ENOKEY);
+    }
+    const std::string problem = other_log  ? "it belongs to another log"
+                                : !has_key ? "its key is missing"
+                                : chosen   ? checkpoint.problem
+                                           : CheckpointProblem(checkpoint);
+    if (!problem.empty()) {
+      if (chosen) continue;
+      if (report_.checkpoint_problem.empty()) {
+        report_.checkpoint_problem = checkpoint.name + ": " + problem;
+      }
+      Warn(checkpoint.name + " was not used: " + problem);
+    } else if (chosen) {
+      found_.fallbacks.push_back(checkpoint);
+    } else {
+      found_.plan.checkpoint = checkpoint;
+    }
+  }
+  if (!found_.plan.checkpoint) return Status::Ok();
+  found_.checkpoint_lsn = report_.checkpoint_lsn = found_.plan.checkpoint->lsn;
+  report_.checkpoint_entries = found_.plan.checkpoint->entries;
+  report_.checkpoint_bytes = found_.plan.checkpoint->file_bytes;
+  return Status::Ok();
+}
+
+// "" = as far as is known at this point; those who judge the whole log first read all of it.
+std::string Recovery::CheckpointProblem(const CheckpointInfo& checkpoint) {
+  if (!checkpoint.problem.empty()) return checkpoint.problem;
+  if (mode() == RecoveryMode::kSalvage) return "";
+  const Status verified = [&]() -> Status {
+    auto reader = TRY(CheckpointReader::Open(disk_, checkpoint.path, options_.keys));
+    return reader->Verify({});
+  }();
+  return std::string(verified.message());
+}
+
+// Shards of all numbers in use must be unions of units, or parts of them.
+uint32_t Recovery::CountUnits() const {
+  const uint64_t seed = options_.hash_seed != 0 ? options_.hash_seed : found_.identity.hash_seed;
+  uint32_t units = std::has_single_bit(options_.shard_count) ? options_.shard_count : 1;
+  const auto take = [&](const Identity& identity, bool shard_by_hashtag) {
+    const bool alike = identity.hash_seed == seed &&
+                       shard_by_hashtag == options_.shard_by_hashtag &&
+                       std::has_single_bit(identity.shard_count);
+    units = alike ? std::min(units, identity.shard_count) : 1;
+  };
+  for (const SegmentInfo& segment : reader_->segments()) {
+    if (!segment.problem.empty()) continue;
+    take(segment.identity, segment.shard_by_hashtag);
+    // Where a record stands in a PACK no index tells.
+    if ((segment.flags & (kFlagCompressed | kFlagEncrypted)) != 0) units = 1;
+  }
+  const auto take_checkpoint = [&](const CheckpointInfo& checkpoint) {
+    take(checkpoint.identity, checkpoint.shard_by_hashtag);
+  };
+  if (found_.plan.checkpoint) take_checkpoint(*found_.plan.checkpoint);
+  for (const CheckpointInfo& checkpoint : found_.fallbacks) take_checkpoint(checkpoint);
+  return units;
+}
+
+Status Recovery::OpenReader(Lsn durable) {
+  ReaderOptions options;
+  options.durable_lsn = durable;
+  options.keys = options_.keys;
+  options.checkpoint_lsn = checkpoint_lsn();
+  options.damaged_checkpoint_lsn = damaged_checkpoint_lsn_;
+  options.for_restart = true;
+  options.skip_sealed = mode() == RecoveryMode::kSalvage;
+  options.last_number = last_number_;
+  reader_ = TRY(Reader::Open(disk_, options_.directory, std::move(options)));
+  return Status::Ok();
 }
 
 // Finds the ring that belongs to the end of this log. One that does not is set aside: it may hold
@@ -110,50 +232,82 @@ void Recovery::FindRing() {
 }
 
 Status Recovery::ReadSegments() {
-  const Lsn durable = found_.ring == nullptr
-                          ? 0
-                          : found_.ring->header().durable_lsn.load(std::memory_order_acquire);
-  reader_ = TRY(Reader::Open(disk_, options_.directory, durable));
-  const SegmentInfo* segment = nullptr;
   while (!stopped_early_) {
     Frame frame;
     auto more = reader_->Next(&frame);
     if (!more.ok()) {
+      if (more.system_errno() == ENOKEY) return more.TakeStatus();
       // The reader goes on with the next segment and tells what is missing there.
       const std::string reason(more.message());
       TRY(Lost(found_.next_lsn, found_.next_lsn - 1, "the log directory", reason));
       continue;
     }
     if (!*more) break;
-    if (frame.segment != nullptr && frame.segment != segment) {
-      segment = frame.segment;
-      found_.last_path = segment->path;
-      found_.last_good_bytes = segment->problem.empty() ? kSegmentHeaderBytes : 0;
-      found_.torn_bytes = 0;
+    if (frame.segment != nullptr && frame.segment != segment_) {
+      TRY(EnterSegment(*frame.segment));
+      if (stopped_early_) break;
     }
     TRY(TakeFrame(frame));
   }
   report_.segments_processed = reader_->segments().size();
-  if (stopped_early_ && segment != nullptr) {
-    report_.segments_processed = static_cast<uint64_t>(segment - reader_->segments().data()) + 1;
+  if (stopped_early_ && segment_ != nullptr) {
+    report_.segments_processed = static_cast<uint64_t>(segment_ - reader_->segments().data()) + 1;
+    found_.last_path.clear();  // what is cut off stays where it is, for a person to look at
   }
-  for (const SegmentInfo& each : reader_->segments()) {
-    if (each.problem.empty() && sealed_.count(&each) == 0) {
-      found_.unsealed_paths.push_back(each.path);
+  for (const SegmentInfo* segment : seen_) {
+    if (sealed_.count(segment) == 0) found_.unsealed_paths.push_back(segment->path);
+  }
+  found_.plan.last = found_.next_lsn - 1;
+  found_.next_lsn = std::max(found_.next_lsn, checkpoint_lsn() + 1);
+  if (!stopped_early_) {
+    if (found_.plan.last < checkpoint_lsn() && reader_->segments().empty()) {
+      Warn("no segment of the log is left; it begins anew behind " + found_.plan.checkpoint->name);
+    } else if (found_.plan.last < checkpoint_lsn() && found_.plan.last > 0) {
+      Warn("the segments of the log end with LSN " + std::to_string(found_.plan.last) +
+           ", before " + found_.plan.checkpoint->name + ", which holds what they lack; the log " +
+           "begins anew behind it");
+    }
+    found_.plan.last = std::max(found_.plan.last, checkpoint_lsn());
+    // LSNs that were durable are not given out again, even where nothing is left of them.
+    found_.next_lsn = std::max(found_.next_lsn, reader_->durable_lsn() + 1);
+    for (const SegmentInfo& segment : reader_->segments()) {
+      if (!segment.gap_void) continue;
+      // Its first LSN ends everything from it on.
+      found_.next_lsn = std::max(found_.next_lsn, segment.first_lsn);
+      Warn("logging was off for a while before " + segment.name + ", and the checkpoint that " +
+           "what was logged from then on needs had not been finished: it is left out");
     }
   }
   found_.last_in_files = found_.next_lsn - 1;
-  if (!stopped_early_) {
-    // LSNs that were durable are not given out again, even where nothing is left of them.
-    found_.next_lsn = std::max(found_.next_lsn, reader_->durable_lsn() + 1);
-    found_.last_in_files = found_.next_lsn - 1;
-  }
   for (const std::string& warning : reader_->warnings()) Warn(warning);
   return Status::Ok();
 }
 
+Status Recovery::EnterSegment(const SegmentInfo& segment) {
+  if (segment.problem.empty() && segment.after_gap && segment.gap_damaged) {
+    const std::string text = "logging was off for a while before " + segment.name +
+                             ", and the checkpoint from then is damaged";
+    if (mode() != RecoveryMode::kSalvage) return StopBefore(text);
+    Warn(text +
+         ": what changed during that time is lost; going on behind it (the result may be a "
+         "state that never was)");
+  }
+  segment_ = &segment;
+  found_.last_path = segment.path;
+  found_.last_good_bytes = segment.problem.empty() ? kSegmentHeaderBytes : 0;
+  found_.torn_bytes = 0;
+  if (!segment.problem.empty()) return Status::Ok();
+  seen_.push_back(&segment);
+  if (segment.after_gap) found_.next_lsn = std::max(found_.next_lsn, segment.first_lsn);
+  Plan::Segment& planned = found_.plan.segments.emplace_back();
+  planned.info = segment;
+  planned.read_through = true;
+  planned.end = kSegmentHeaderBytes;
+  return Status::Ok();
+}
+
 Status Recovery::TakeFrame(const Frame& frame) {
-  report_.bytes_processed += frame.bytes;
+  report_.bytes_processed += frame.skipped ? frame.offset - kSegmentHeaderBytes : frame.bytes;
   const std::string where = frame.segment == nullptr
                                 ? std::string("between segments")
                                 : frame.segment->name + " bytes " + std::to_string(frame.offset) +
@@ -174,86 +328,111 @@ Status Recovery::TakeFrame(const Frame& frame) {
     case Verdict::kMissing:
       return Lost(frame.lost_first, frame.lost_last, where, frame.reason);
   }
-  found_.last_good_bytes = frame.offset + frame.bytes;
+  found_.last_good_bytes = std::max(found_.last_good_bytes, frame.offset + frame.bytes);
   stopped_cleanly_ = frame.type == static_cast<uint8_t>(FrameType::kStop);
   if (stopped_cleanly_ || frame.type == static_cast<uint8_t>(FrameType::kSeal)) {
     sealed_.insert(frame.segment);
   }
-  if (frame.type == static_cast<uint8_t>(FrameType::kGap)) {
-    Warn("logging was off for a while before " + frame.segment->name +
-         "; the image that follows brings the log up to date");
-    // The LSNs that were dropped then are announced, not lost.
-    found_.next_lsn = std::max(found_.next_lsn, frame.segment->first_lsn);
-  }
-  if (!IsRecord(frame.type)) return Status::Ok();
-  found_.next_lsn = frame.lsn + 1;
-  FrameHeader header = {};
-  header.lsn = frame.lsn;
-  header.type = frame.type;
-  header.flags = frame.flags;
-  header.shard = frame.shard;
-  Apply(header, frame.payload);
+  TakeRecord(frame);
   return Status::Ok();
 }
 
-void Recovery::Apply(const FrameHeader& header, std::string_view payload) {
-  switch (static_cast<FrameType>(header.type)) {
-    case FrameType::kPolicy:
-      return;
-    case FrameType::kEffect:
-    case FrameType::kTxn:
-    case FrameType::kBroadcast:
-      break;
-    case FrameType::kVoid:
-      ++report_.entries_skipped;
-      return;
-    default:
-      ++report_.entries_skipped;
-      Warn("LSN " + std::to_string(header.lsn) + " has the unknown type " +
-           std::to_string(header.type) + " and was passed over");
-      return;
-  }
-  if (header.flags != 0) {
-    ++report_.entries_skipped;
-    Warn("LSN " + std::to_string(header.lsn) + " is compressed or encrypted, which this program " +
-         "cannot read; it was passed over");
+// Into the plan.
+void Recovery::TakeRecord(const Frame& frame) {
+  Plan::Segment& planned = found_.plan.segments.back();
+  planned.end = std::max(planned.end, frame.offset + frame.bytes);
+  if (frame.skipped) {
+    EndPayload end = {};
+    std::memcpy(&end, frame.payload.data(), std::min(frame.payload.size(), sizeof(end)));
+    planned.last = frame.lsn;
+    planned.read_through = false;
+    planned.records = end.records;
+    planned.last_index = end.last_index;
+    found_.next_lsn = std::max(found_.next_lsn, frame.lsn + 1);
     return;
   }
-  Status applied =
-      apply_({header.lsn, static_cast<RecordType>(header.type), header.shard, payload});
-  if (applied.ok()) {
-    ++report_.entries_recovered;
-  } else {
-    ++report_.entries_skipped;
-    Warn("LSN " + std::to_string(header.lsn) + ": " + std::string(applied.message()));
+  if (!IsRecord(frame.type)) return;
+  found_.next_lsn = frame.lsn + 1;
+  planned.last = frame.lsn;
+  if (found_.units == 1 || frame.lsn <= checkpoint_lsn()) return;
+  if (planned.places == nullptr) {
+    planned.places = std::make_unique<Places>(planned.info.identity.shard_count, found_.units);
   }
+  planned.places->Add(frame.type, frame.shard, frame.payload, frame.offset);
+}
+
+// Drops what the checkpoint holds.
+void Recovery::FinishPlan() {
+  Plan& plan = found_.plan;
+  std::erase_if(plan.segments, [&](const Plan::Segment& segment) {
+    return segment.last == 0 || segment.last <= checkpoint_lsn();
+  });
+  for (Plan::Segment& segment : plan.segments) {
+    if (segment.places != nullptr) segment.places->Finish();
+  }
+  plan.ring_shard_count = found_.identity.shard_count;
+  if (!found_.numbers.empty()) plan.last_number = *found_.numbers.rbegin();
+  for (const Recovered::RingRecord& record : found_.ring_records) {
+    plan.ring.push_back({record.header, std::string(record.payload)});
+  }
+  if (stopped_early_) {
+    for (const Lsn lsn : stated_checkpoints_) {
+      if (lsn < found_.next_lsn) continue;
+      found_.void_checkpoints.push_back(options_.directory + "/" + CheckpointName(lsn));
+    }
+  }
+  if (!options_.after_gap) return;
+  plan = Plan();
+  found_.fallbacks.clear();
+}
+
+Result<Plan> Recovery::ReadPlan(const Plan& plan, uint32_t units,
+                                const std::optional<CheckpointInfo>& checkpoint) {
+  found_.units = units;
+  found_.plan.checkpoint = checkpoint;
+  damaged_checkpoint_lsn_ = plan.checkpoint_lsn();
+  last_number_ = plan.last_number;
+  TRY(OpenReader(/*durable=*/plan.last));
+  TRY(ReadSegments());
+  FinishPlan();
+  for (Plan::Segment& segment : found_.plan.segments) {
+    segment.last = std::min(segment.last, plan.last);
+  }
+  found_.plan.last = plan.last;
+  found_.plan.last_number = plan.last_number;
+  found_.plan.ring = plan.ring;
+  found_.plan.ring_shard_count = plan.ring_shard_count;
+  return std::move(found_.plan);
 }
 
 // What was durable is gone. Goes on, stops or refuses, as the operator chose.
 Status Recovery::Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason) {
   std::string text = where + ": " + reason;
   if (last >= first) {
-    text += "; " + Range(first, last) + " lost";
+    text += "; " + LostText(first, last) + " lost";
     report_.corrupted_entries += last == kUnknownLsn ? 1 : last - first + 1;
     report_.lost.push_back({first, last, where});
   }
-  switch (options_.recovery) {
-    case RecoveryMode::kStrict:
-      return Status::Error("the log in " + options_.directory + " is damaged: " + text +
-                           "; wal-recovery strict starts only from a whole log");
-    case RecoveryMode::kPrefix:
-      if (last < first) {  // a frame of the writer: what follows is still what existed
-        Warn(text + "; no record is lost by it");
-        return Status::Ok();
-      }
-      stopped_early_ = true;
-      Warn(text + "; everything from there on is left out (wal-recovery prefix)");
-      return Status::Ok();
-    case RecoveryMode::kSalvage:
-      Warn(text + "; going on behind it (the result may be a state that never was)");
-      if (last != kUnknownLsn) found_.next_lsn = std::max(found_.next_lsn, last + 1);
-      return Status::Ok();
+  if (mode() == RecoveryMode::kSalvage) {
+    Warn(text + "; going on behind it (the result may be a state that never was)");
+    if (last != kUnknownLsn) found_.next_lsn = std::max(found_.next_lsn, last + 1);
+    return Status::Ok();
   }
+  if (mode() == RecoveryMode::kPrefix && last < first) {
+    // A frame of the writer: what follows is still what existed.
+    Warn(text + "; no record is lost by it");
+    return Status::Ok();
+  }
+  return StopBefore(text);
+}
+
+Status Recovery::StopBefore(const std::string& text) {
+  if (mode() == RecoveryMode::kStrict) {
+    return Status::Error("the log in " + options_.directory + " is damaged: " + text +
+                         "; wal-recovery strict starts only from a whole log");
+  }
+  stopped_early_ = true;
+  Warn(text + "; everything from there on is left out (wal-recovery prefix)");
   return Status::Ok();
 }
 
@@ -272,6 +451,7 @@ Status Recovery::ReadRing() {
         "the server had been carrying on without the log, for want of a disk that works, when it " +
         std::string("ended: what it changed then is in no log"));
   }
+  if (HasVoidGap()) return Status::Ok();  // what is in it stands behind the gap
   const Lsn freed = header.freed_lsn.load(std::memory_order_acquire);
   if (freed >= found_.next_lsn) {
     TRY(Lost(found_.next_lsn, freed, "the end of the log",
@@ -287,7 +467,6 @@ Status Recovery::ReadRing() {
          found_.ring_records.back().header.type == static_cast<uint8_t>(FrameType::kVoid)) {
     found_.ring_records.pop_back();
     --found_.next_lsn;
-    --report_.entries_skipped;
   }
   return Status::Ok();
 }
@@ -332,20 +511,25 @@ Status Recovery::TakeSlot(Lsn lsn, bool* stop) {
   if (header.type == static_cast<uint8_t>(FrameType::kVoid)) header.crc = BodyCrc(header, {});
   found_.ring_records.push_back({header, payload});
   found_.next_lsn = lsn + 1;
-  const uint64_t before = report_.entries_recovered;
-  Apply(header, payload);
-  report_.ring_entries_recovered += report_.entries_recovered - before;
   return Status::Ok();
 }
 
 }  // namespace
 
+std::string LostText(Lsn first, Lsn last) {
+  if (last == kUnknownLsn) return "LSNs from " + std::to_string(first) + " on";
+  return first == last ? "LSN " + std::to_string(first)
+                       : "LSNs " + std::to_string(first) + " to " + std::to_string(last);
+}
+
 Result<Recovered> Recover(Disk& disk, const Options& options,
-                          const std::function<Identity()>& make_identity,
-                          const std::function<void(const Identity&)>& identify,
-                          const std::function<Status(const RecordView&)>& apply,
-                          RecoveryReport* report) {
-  return Recovery(disk, options, apply, report).Run(make_identity, identify);
+                          const std::function<Identity()>& make_identity, RecoveryReport* report) {
+  return Recovery(disk, options, report).Run(make_identity);
+}
+
+Result<Plan> ReadPlanFrom(Disk& disk, const Options& options, const Plan& plan, uint32_t units,
+                          const std::optional<CheckpointInfo>& checkpoint, RecoveryReport* report) {
+  return Recovery(disk, options, report).ReadPlan(plan, units, checkpoint);
 }
 
 }  // namespace crab::wal

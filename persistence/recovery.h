@@ -1,21 +1,55 @@
-// What a restart reads: the segments in LSN order, then what a killed process left in the ring.
-// Changes nothing; Log::Open acts on what it returns. DESIGN: torn, corrupt, epochs, the ring.
+// What a restart finds out before it replays anything: which checkpoint to begin with, which
+// segments hold what comes behind it, where the log ends, and what a killed process left in the
+// ring. Changes nothing; Log::Open acts on what it returns, the backlog replays it.
+// DESIGN: torn, corrupt, epochs, the ring.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "persistence/backlog.h"
+#include "persistence/checkpoint.h"
 #include "persistence/disk.h"
 #include "persistence/log.h"
+#include "persistence/places.h"
+#include "persistence/reader.h"
 #include "persistence/record.h"
 #include "persistence/ring.h"
 #include "utils/status.h"
 
 namespace crab::wal {
+
+// What is to be replayed, beginning behind one checkpoint or at the log's first record.
+struct Plan {
+  struct Segment {
+    SegmentInfo info;
+    Lsn last = 0;             // of the records that count
+    uint64_t end = 0;         // of the bytes that count
+    uint64_t records = 0;     // of a sealed one, as its end states
+    uint64_t last_index = 0;  // likewise
+    bool read_through = false;
+    // Of one that has been read through: where its records stand. Null: to be found by its INDEX.
+    std::unique_ptr<Places> places;
+  };
+  struct RingRecord {
+    FrameHeader header;
+    std::string payload;
+  };
+
+  std::optional<CheckpointInfo> checkpoint;
+  std::vector<Segment> segments;
+  std::vector<RingRecord> ring;
+  uint32_t ring_shard_count = 0;
+  Lsn last = 0;              // of the segments
+  uint64_t last_number = 0;  // likewise
+
+  Lsn checkpoint_lsn() const { return checkpoint ? checkpoint->lsn : 0; }
+};
 
 struct Recovered {
   bool empty = true;  // no log here yet: `identity` is the caller's to make
@@ -41,15 +75,34 @@ struct Recovered {
       unsealed_paths;  // of segments that do not say that all in them is durable
 
   // The last segment: where its good part ends, and bytes behind that to be kept aside.
-  std::string last_path;
+  std::string last_path;  // "" = none, or not to be touched
   uint64_t last_good_bytes = 0;
   uint64_t torn_bytes = 0;
+
+  // Checkpoints of a time that `prefix` leaves out: their LSNs will be given out again.
+  std::vector<std::string> void_checkpoints;
+
+  Lsn checkpoint_lsn = 0;  // of the one in `plan`
+  Plan plan;
+  uint32_t units = 1;
+  // Older checkpoints to fall back to, newest first.
+  std::vector<CheckpointInfo> fallbacks;
 };
 
+// `report` gets what has been found; the backlog goes on from there.
 Result<Recovered> Recover(Disk& disk, const Options& options,
-                          const std::function<Identity()>& make_identity,
-                          const std::function<void(const Identity&)>& identify,
-                          const std::function<Status(const RecordView&)>& apply,
-                          RecoveryReport* report);
+                          const std::function<Identity()>& make_identity, RecoveryReport* report);
+
+// Another plan for the same records: behind `checkpoint`, or from the first record on. Segments up
+// to the last one of `plan`. What is found missing on the way goes into `report`.
+Result<Plan> ReadPlanFrom(Disk& disk, const Options& options, const Plan& plan, uint32_t units,
+                          const std::optional<CheckpointInfo>& checkpoint, RecoveryReport* report);
+
+std::unique_ptr<Backlog> MakeBacklog(Disk& disk, const Options& options, Recovered& recovered,
+                                     RecoveryReport report, int64_t started_us);
+
+// A sentence for the operator on LSNs that are gone; `last` may be kUnknownLsn.
+std::string LostText(Lsn first, Lsn last);
+constexpr size_t kWarningsMax = 100;  // a damaged log can have a reason per record
 
 }  // namespace crab::wal

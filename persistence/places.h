@@ -1,0 +1,42 @@
+// Places: where the records of each unit stand in one segment that has been read through, for those
+// segments whose INDEX frames cannot tell. Thread-bound until Finish, constant from then on.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "persistence/index.h"
+
+namespace crab::wal {
+
+// The unit of a key of this shard. Both numbers are powers of two, and a shard that does not exist
+// belongs to the last unit.
+inline uint32_t UnitOfShard(uint16_t shard, uint32_t shard_count, uint32_t units) {
+  const uint64_t unit = uint64_t{shard} * units / shard_count;
+  return static_cast<uint32_t>(unit < units ? unit : units - 1);
+}
+
+class Places {
+ public:
+  Places(uint32_t shard_count, uint32_t units) : shard_count_(shard_count), units_(units) {}
+
+  // Offsets ascend.
+  void Add(uint8_t type, uint16_t shard, std::string_view payload, uint64_t offset);
+  void Finish();
+
+  // Appends the offsets of the unit's records to `offsets`, ascending.
+  void Offsets(uint32_t unit, std::vector<uint64_t>* offsets) const;
+
+ private:
+  const uint32_t shard_count_;
+  const uint32_t units_;
+  std::vector<std::pair<uint32_t, uint32_t>> added_;  // unit, offset / 8; gone after Finish
+  std::vector<TxnPart> parts_;
+  std::vector<uint32_t> starts_;  // of each unit in sorted_
+  std::vector<uint32_t> sorted_;  // offset / 8
+  std::vector<uint32_t> of_all_;  // of records that concern every unit
+};
+
+}  // namespace crab::wal
