@@ -1,0 +1,196 @@
+// crabcache-wal dump
+#include <optional>
+
+#include "src/wal_tool/tool.h"
+
+namespace crab::wal {
+namespace {
+
+// Above this what ran atomically is an image of all data, and a client's queue is no place for it.
+constexpr size_t kMultiBytesMax = 64 << 20;
+
+// Prints effects as the commands that make them.
+class RespPrinter {
+ public:
+  explicit RespPrinter(std::ostream& out) : out_(out) {}
+
+  void Print(const std::vector<EffectView>& effects, size_t bytes) {
+    const bool multi = bytes <= kMultiBytesMax && TouchesSeveralKeys(effects);
+    if (multi) Command({"MULTI"});
+    for (const EffectView& effect : effects) {
+      if (effect.db != db_) {
+        Command({"SELECT", std::to_string(effect.db)});
+        db_ = effect.db;
+      }
+      std::vector<std::string_view> words = {EffectName(effect.id)};
+      words.insert(words.end(), effect.arguments.begin(), effect.arguments.end());
+      Command(words);
+    }
+    if (multi) Command({"EXEC"});
+  }
+
+ private:
+  // Parts of one value follow one another and need no transaction.
+  static bool TouchesSeveralKeys(const std::vector<EffectView>& effects) {
+    for (const EffectView& effect : effects) {
+      const EffectView& first = effects.front();
+      const bool same = effect.db == first.db && !effect.arguments.empty() &&
+                        !first.arguments.empty() &&
+                        effect.arguments.front() == first.arguments.front();
+      if (!same && &effect != &first) return true;
+    }
+    return false;
+  }
+  void Command(const std::vector<std::string_view>& words) {
+    out_ << "*" << words.size() << "\r\n";
+    for (const std::string_view word : words) {
+      out_ << "$" << word.size() << "\r\n" << word << "\r\n";
+    }
+  }
+  void Command(std::initializer_list<std::string> words) {
+    Command(std::vector<std::string_view>(words.begin(), words.end()));
+  }
+
+  std::ostream& out_;
+  uint32_t db_ = 0;  // of a connection that has just been made
+};
+
+std::string EffectsText(const std::vector<EffectView>& effects) {
+  std::string text;
+  for (const EffectView& effect : effects) {
+    if (!text.empty()) text += " ; ";
+    text += "[" + std::to_string(effect.db) + "] ";
+    text += EffectName(effect.id);
+    for (const std::string_view argument : effect.arguments) {
+      text += " ";
+      AppendQuoted(&text, argument);
+    }
+  }
+  return text;
+}
+
+std::string RecordText(const Frame& frame, const Result<std::vector<EffectView>>& effects) {
+  std::string line = std::to_string(frame.lsn) + " " + FrameTypeName(frame.type) + " " +
+                     (frame.shard == kBroadcastShard ? "*" : std::to_string(frame.shard));
+  const auto type = static_cast<FrameType>(frame.type);
+  if (type == FrameType::kVoid) return line;
+  if (type == FrameType::kPolicy) return line + " " + PolicyText(frame.payload);
+  if (effects.ok()) return line + " " + EffectsText(*effects);
+  line += " ? ";
+  AppendQuoted(&line, frame.payload);
+  return line + " (" + std::string(effects.message()) + ")";
+}
+
+class Dump {
+ public:
+  explicit Dump(Tool& tool) : tool_(tool), resp_(tool.out) {}
+  int Run();
+
+ private:
+  Status PrintCheckpoint(const CheckpointInfo& info);
+  void PrintRecord(const Frame& frame, int64_t wall_ms);
+
+  Tool& tool_;
+  const Request& request_ = tool_.request;
+  RespPrinter resp_;
+  Lsn from_ = 0;
+  bool unreadable_ = false;  // a record that checks and is no effect: not as a command
+};
+
+// Each key is an effect of a chunk; a large one several.
+Status Dump::PrintCheckpoint(const CheckpointInfo& info) {
+  auto reader = TRY(CheckpointReader::Open(tool_.disk, info.path, tool_.keys));
+  Progress progress(tool_.errors, tool_.interactive, info.name);
+  uint64_t done = 0;
+  const auto print = [&](uint16_t shard, std::string_view chunk) -> Status {
+    progress.Show(done += chunk.size(), info.plain_bytes);
+    while (!chunk.empty()) {
+      if (tool_.stopped()) return Status::Error("interrupted");
+      const std::string_view whole = chunk;
+      EffectView effect;
+      TRY(ReadEffect(&chunk, &effect));
+      if (request_.resp) {
+        resp_.Print({effect}, whole.size());
+        continue;
+      }
+      if (!request_.json) {
+        tool_.out << info.lsn << " checkpoint " << shard << " " << EffectsText({effect}) << "\n";
+        continue;
+      }
+      Frame frame;
+      frame.lsn = info.lsn;
+      frame.type = static_cast<uint8_t>(FrameType::kEffect);
+      frame.shard = shard;
+      frame.payload = whole.substr(0, whole.size() - chunk.size());
+      std::string line = RecordJson(frame, info.created_at_ms);
+      const std::string_view kType = "\"type\":\"effect\"";
+      line.replace(line.find(kType), kType.size(), "\"type\":\"checkpoint\"");
+      tool_.out << line << "\n";
+    }
+    return Status::Ok();
+  };
+  return reader->ForEachChunk(0, info.identity.shard_count, print);
+}
+
+void Dump::PrintRecord(const Frame& frame, int64_t wall_ms) {
+  if (request_.json) {
+    tool_.out << RecordJson(frame, wall_ms) << "\n";
+    return;
+  }
+  const auto type = static_cast<FrameType>(frame.type);
+  const bool has_effects =
+      type == FrameType::kEffect || type == FrameType::kTxn || type == FrameType::kBroadcast;
+  const auto effects = ReadEffects(frame.type, frame.payload);
+  if (!request_.resp) {
+    tool_.out << RecordText(frame, effects) << "\n";
+  } else if (has_effects && effects.ok()) {
+    resp_.Print(*effects, frame.payload.size());
+  } else if (has_effects) {
+    tool_.errors << "LSN " << frame.lsn << " is no command: " << effects.message() << "\n";
+    unreadable_ = true;
+  }
+}
+
+int Dump::Run() {
+  auto log = OpenTheLog(tool_);
+  if (!log.ok()) return tool_.Fail(log.message());
+  const Lsn to = request_.to.value_or(~Lsn{0});
+  from_ = request_.from.value_or(0);
+  if (!request_.from && !request_.from_ms) {
+    for (const CheckpointInfo& checkpoint : log->checkpoints) {
+      const bool late = request_.to_ms && checkpoint.created_at_ms > *request_.to_ms;
+      if (!checkpoint.problem.empty() || checkpoint.lsn > to || late) continue;
+      if (Status status = PrintCheckpoint(checkpoint); !status.ok()) {
+        return tool_.Fail(checkpoint.name + ": " + std::string(status.message()) +
+                          "; --from 1 dumps the records alone");
+      }
+      from_ = checkpoint.lsn + 1;
+      break;
+    }
+  }
+  bool lost = false;
+  const auto disk_errors = WalkLog(tool_, *log, "dump", [&](const Frame& frame, const Walk& walk) {
+    if (walk.lost || frame.verdict == Verdict::kTorn) {
+      lost |= walk.lost;
+      tool_.errors << ProblemText(frame) << "\n";
+      return true;
+    }
+    if (frame.verdict != Verdict::kGood || !IsRecord(frame.type)) return true;
+    if (frame.lsn > to) return false;
+    if (frame.lsn < from_) return true;
+    if (request_.from_ms && walk.wall_ms < *request_.from_ms) return true;
+    if (request_.to_ms && walk.wall_ms > *request_.to_ms) return true;
+    PrintRecord(frame, walk.wall_ms);
+    return tool_.out.good();
+  });
+  if (tool_.stopped()) return tool_.Fail("interrupted");
+  tool_.out.flush();
+  if (!tool_.out.good()) return tool_.Fail("cannot write the answer");
+  return Finish(tool_, *log->reader, disk_errors, lost || unreadable_);
+}
+
+}  // namespace
+
+int RunDump(Tool& tool) { return Dump(tool).Run(); }
+
+}  // namespace crab::wal

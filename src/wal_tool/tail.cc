@@ -1,0 +1,210 @@
+// crabcache-wal tail: reads segments one after the other and waits where the last one ends. It sees
+// a record when the server has written it, judges nothing, and steps over what does not check when
+// a newer segment is there.
+#include <chrono>
+#include <deque>
+#include <optional>
+#include <thread>
+
+#include "persistence/scan.h"
+#include "persistence/segment.h"
+#include "src/wal_tool/tool.h"
+
+namespace crab::wal {
+namespace {
+
+constexpr auto kPollInterval = std::chrono::milliseconds(50);
+
+class Tail {
+ public:
+  explicit Tail(Tool& tool) : tool_(tool), codec_(Compression::kNone, tool.keys) {}
+  int Run();
+
+ private:
+  // The lowest number of a segment above `number`; 0 = none.
+  Result<uint64_t> NumberAfter(uint64_t number);
+  Status EnterFirst();
+  Status Enter(uint64_t number);
+  Result<bool> ReadOn();
+  Status Take(const SegmentScan::Frame& frame);
+  void TakeRecord(const FrameHeader& header, std::string_view payload);
+  void Emit(std::string line);
+  void Announce(const JsonObject& event) { Emit(event.text()); }
+
+  Tool& tool_;
+  const Request& request_ = tool_.request;
+  Codec codec_;
+  std::string scratch_;
+  std::unique_ptr<SegmentScan> scan_;
+  uint64_t number_ = 0;  // of the segment that is read
+  uint64_t epoch_ = 0;
+  Lsn next_ = 0;  // of the record to come, 0 = any
+  int64_t wall_ms_ = 0;
+  bool live_ = false;             // past the end that was there at the start
+  std::deque<std::string> kept_;  // the last lines until it is live
+};
+
+Result<uint64_t> Tail::NumberAfter(uint64_t number) {
+  for (const std::string& name : TRY(tool_.disk.List(request_.directory))) {  // sorted
+    const auto found = SegmentNumber(name);
+    if (found && *found > number) return *found;
+  }
+  return uint64_t{0};
+}
+
+// The last segment; with --from the last one that begins at or below it, with -n as many before the
+// last as may be needed.
+Status Tail::EnterFirst() {
+  std::vector<uint64_t> numbers;
+  for (const std::string& name : TRY(tool_.disk.List(request_.directory))) {
+    if (const auto number = SegmentNumber(name)) numbers.push_back(*number);
+  }
+  if (numbers.empty()) {
+    return Status::Error("there is no log in " + request_.directory + ": it holds no segment");
+  }
+  uint64_t chosen = numbers.back();
+  std::optional<Lsn> end;
+  for (auto number = numbers.rbegin(); number != numbers.rend(); ++number) {
+    chosen = *number;
+    auto scan = SegmentScan::Open(tool_.disk, request_.directory + "/" + SegmentName(*number));
+    if (!scan.ok()) continue;  // retired meanwhile, or damaged
+    const Lsn first = (*scan)->info().first_lsn;
+    if (request_.from) {
+      if (first <= *request_.from) break;
+      continue;
+    }
+    if (!end) {
+      end = first;
+      SegmentScan::Frame frame;
+      while (TRY((*scan)->Next(&frame))) end = std::max(*end, frame.last_lsn + 1);
+    }
+    if (*end - std::min(first, *end) >= request_.count) break;
+  }
+  return Enter(chosen);
+}
+
+Status Tail::Enter(uint64_t number) {
+  number_ = number;
+  auto scan = SegmentScan::Open(tool_.disk, request_.directory + "/" + SegmentName(number));
+  if (!scan.ok()) {
+    scan_ = nullptr;
+    if (scan.system_errno() == ENOENT) return Status::Ok();  // retired meanwhile
+    if (scan.system_errno() != EBADMSG) return scan.TakeStatus();
+    Announce(JsonObject().Text("event", "damaged").Text("reason", scan.message()));
+    return Status::Ok();
+  }
+  scan_ = std::move(scan).value();
+  const SegmentInfo& info = scan_->info();
+  wall_ms_ = info.created_at_ms;
+  if (epoch_ != 0 && info.epoch != epoch_) {
+    Announce(JsonObject()
+                 .Text("event", "epoch")
+                 .Number("epoch", info.epoch)
+                 .Number("first_lsn", info.first_lsn)
+                 .Number("time_ms", static_cast<uint64_t>(info.created_at_ms)));
+    next_ = std::min(next_, info.first_lsn);
+  }
+  epoch_ = info.epoch;
+  return Status::Ok();
+}
+
+void Tail::Emit(std::string line) {
+  if (live_ || request_.from) {
+    tool_.out << line << "\n";
+    return;
+  }
+  kept_.push_back(std::move(line));
+  if (kept_.size() > request_.count) kept_.pop_front();
+}
+
+void Tail::TakeRecord(const FrameHeader& header, std::string_view payload) {
+  if (request_.from && header.lsn < *request_.from) return;
+  if (next_ != 0 && header.lsn < next_) return;
+  if (next_ != 0 && header.lsn > next_) {
+    Announce(JsonObject()
+                 .Text("event", "skipped")
+                 .Number("first_lsn", next_)
+                 .Number("last_lsn", header.lsn - 1));
+  }
+  next_ = header.lsn + 1;
+  Frame record;
+  record.lsn = header.lsn;
+  record.type = header.type;
+  record.shard = header.shard;
+  record.payload = payload;
+  Emit(RecordJson(record, wall_ms_));
+}
+
+Status Tail::Take(const SegmentScan::Frame& frame) {
+  NoteWallTime(frame.header.type, frame.payload, &wall_ms_);
+  if (IsRecord(frame.header.type)) {
+    TakeRecord(frame.header, frame.payload);
+    return Status::Ok();
+  }
+  if (frame.header.type != static_cast<uint8_t>(FrameType::kPack)) return Status::Ok();
+  if (frame.payload.size() < sizeof(PackPayload)) return Status::Error("a PACK is too short");
+  PackContext context = {scan_->info().identity.log_id, number_, frame.offset, {}};
+  std::memcpy(&context.payload, frame.payload.data(), sizeof(context.payload));
+  std::string_view plain =
+      TRY(codec_.Unpack(frame.payload.substr(sizeof(PackPayload)), context.bytes(),
+                        frame.header.flags, context.payload.plain_bytes, &scratch_));
+  while (plain.size() >= sizeof(FrameHeader)) {
+    FrameHeader header;
+    std::memcpy(&header, plain.data(), sizeof(header));
+    if (FrameBytes(header.length) > plain.size()) break;
+    TakeRecord(header, plain.substr(sizeof(header), header.length));
+    plain.remove_prefix(FrameBytes(header.length));
+  }
+  return Status::Ok();
+}
+
+// Takes all that there is now. False: nothing has come.
+Result<bool> Tail::ReadOn() {
+  bool any = false;
+  SegmentScan::Frame frame;
+  while (!tool_.stopped()) {
+    if (scan_ != nullptr && TRY(scan_->Next(&frame))) {
+      Status taken = Take(frame);
+      if (!taken.ok() && taken.system_errno() != EBADMSG) return taken;
+      any = true;
+      continue;
+    }
+    // Asked before the last look at this segment: what was written before the next one began.
+    const uint64_t next = TRY(NumberAfter(number_));
+    if (next == 0) return any;
+    if (scan_ != nullptr && TRY(scan_->Next(&frame))) {
+      TRY(Take(frame));
+      continue;
+    }
+    TRY(Enter(next));
+    any = true;
+  }
+  return any;
+}
+
+int Tail::Run() {
+  const auto run = [&]() -> Status {
+    TRY(EnterFirst());
+    (void)TRY(ReadOn());
+    live_ = true;
+    for (const std::string& line : kept_) tool_.out << line << "\n";
+    kept_.clear();
+    tool_.out.flush();
+    while (request_.follow && !tool_.stopped() && tool_.out.good()) {
+      if (TRY(ReadOn())) {
+        tool_.out.flush();
+      } else {
+        std::this_thread::sleep_for(kPollInterval);
+      }
+    }
+    return Status::Ok();
+  };
+  const Status status = run();
+  return status.ok() ? kToolGood : tool_.Fail(status.message());
+}
+
+}  // namespace
+
+int RunTail(Tool& tool) { return Tail(tool).Run(); }
+
+}  // namespace crab::wal

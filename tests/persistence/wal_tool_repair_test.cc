@@ -1,0 +1,213 @@
+// crabcache-wal repair: whatever is damaged, the directory starts under strict afterwards, and all
+// that verify called good is still there.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "tests/persistence/log_story.h"
+
+namespace crab::test {
+namespace {
+
+// The lines of `dump`, by LSN: what can be read.
+std::map<std::string, std::string> Readable(SimDisk& disk, const std::string& directory) {
+  std::map<std::string, std::string> records;
+  const ToolAnswer dump = RunTool(disk, {"dump", directory, "--from", "1"});
+  std::istringstream lines(dump.out);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t space = line.find(' ');
+    if (line.compare(space + 1, 4, "void") == 0) continue;
+    records[line.substr(0, space)] = line;
+  }
+  return records;
+}
+
+void RepairAndCheck(SimDisk& disk, const wal::Options& options) {
+  const auto readable = Readable(disk, "wal");
+  const ToolAnswer dry = RunTool(disk, {"repair", "wal", "--dry-run"});
+  const ToolAnswer repair = RunTool(disk, {"repair", "wal"});
+  ASSERT_EQ(repair.status, 0) << repair.out << repair.errors;
+  EXPECT_EQ(dry.status, repair.out.starts_with("nothing is to be repaired") ? 0 : 1)
+      << dry.out << repair.out;
+  const ToolAnswer verify = RunTool(disk, {"verify", "wal"});
+  EXPECT_EQ(verify.status, 0) << repair.out << verify.out << verify.errors;
+  EXPECT_EQ(Readable(disk, "wal"), readable) << repair.out;
+  const FoundData found = StartFrom(disk, options, "wal");
+  EXPECT_EQ(found.error, "") << repair.out;
+  EXPECT_TRUE(found.report.lost.empty());
+}
+
+class WalToolRepairTest : public testing::TestWithParam<wal::Compression> {
+ protected:
+  wal::Options options() const {
+    wal::Options options = LogOptions(wal::SyncPolicy::kSync);
+    options.compression = GetParam();
+    return options;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Forms, WalToolRepairTest,
+                         testing::Values(wal::Compression::kNone, wal::Compression::kLz4),
+                         [](const auto& form) { return wal::CompressionName(form.param); });
+
+TEST_P(WalToolRepairTest, LeavesAWholeLogAlone) {
+  SimDisk disk;
+  LogStory story(disk, options());
+  TellAStory(story);
+  const auto paths = disk.Paths();
+  const ToolAnswer answer = RunTool(disk, {"repair", "wal"});
+  EXPECT_EQ(answer.status, 0) << answer.errors;
+  EXPECT_EQ(answer.out, "nothing is to be repaired\n");
+  EXPECT_EQ(disk.Paths(), paths);
+}
+
+TEST_P(WalToolRepairTest, MendsABitFlippedAnywhere) {
+  SimDisk whole;
+  LogStory story(whole, options());
+  TellAStory(story);
+  for (const std::string& path : SegmentPaths(whole)) {
+    const uint64_t bytes = whole.Contents(path).size();
+    // Headers, and places all over the frames.
+    for (uint64_t at = 40; at < bytes; at += at < wal::kSegmentHeaderBytes ? 1600 : 97) {
+      SCOPED_TRACE(path + " byte " + std::to_string(at));
+      const auto disk = whole.PowerCut();
+      disk->FlipBit(path, at * 8 + at % 8);
+      RepairAndCheck(*disk, options());
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(WalToolRepairTest, MendsMissingSegmentsAndHoles) {
+  SimDisk whole;
+  LogStory story(whole, options());
+  TellAStory(story);
+  const auto paths = SegmentPaths(whole);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    for (const bool and_the_next : {false, true}) {
+      SCOPED_TRACE(paths[i] + (and_the_next ? " and the next" : ""));
+      const auto disk = whole.PowerCut();
+      disk->RemoveFile(paths[i]);
+      if (and_the_next && i + 1 < paths.size()) disk->RemoveFile(paths[i + 1]);
+      if (SegmentPaths(*disk).empty()) continue;
+      RepairAndCheck(*disk, options());
+    }
+    for (uint64_t sector = 8; sector * 512 < whole.Contents(paths[i]).size(); ++sector) {
+      SCOPED_TRACE(paths[i] + " sector " + std::to_string(sector));
+      const auto disk = whole.PowerCut();
+      disk->ZeroSector(paths[i], sector);
+      RepairAndCheck(*disk, options());
+    }
+    for (uint64_t size = 0; size < whole.Contents(paths[i]).size(); size += 301) {
+      SCOPED_TRACE(paths[i] + " cut to " + std::to_string(size));
+      const auto disk = whole.PowerCut();
+      disk->Cut(paths[i], size);
+      RepairAndCheck(*disk, options());
+    }
+    if (HasFailure()) return;
+  }
+}
+
+// The segments alone would do.
+TEST_P(WalToolRepairTest, SetsADamagedCheckpointAsideThatIsNotNeeded) {
+  SimDisk disk;
+  LogStory story(disk, options());
+  TellAStory(story);
+  const std::string path = "wal/" + wal::CheckpointName(story.checkpoints()[0]);
+  disk.FlipBit(path, (wal::kSegmentHeaderBytes + 40) * 8);
+  EXPECT_EQ(RunTool(disk, {"verify", "wal"}).status, 1);
+  RepairAndCheck(disk, options());
+  EXPECT_FALSE(disk.Exists(path));
+  EXPECT_EQ(StartFrom(disk, options(), "wal").data, story.now());
+}
+
+// The segments below it are gone.
+TEST_P(WalToolRepairTest, KeepsTheShardsOfADamagedCheckpointThatIsNeeded) {
+  SimDisk disk;
+  LogStory story(disk, options());
+  story.Boot();
+  story.Change(40, 7);
+  story.Rotate();
+  story.Checkpoint(/*tell=*/true);
+  const Data at_checkpoint = story.now();
+  const wal::Lsn last = story.Set(0, "after", "the checkpoint");
+  for (int i = 0; i < 5000 && story.log().metrics().segments_retired == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  story.Stop();
+  ASSERT_EQ(SegmentPaths(disk).size(), 1u);
+  const std::string path = "wal/" + wal::CheckpointName(story.checkpoints()[0]);
+  disk.FlipBit(path, (wal::kSegmentHeaderBytes + 40) * 8);  // in the first chunk
+  ASSERT_EQ(RunTool(disk, {"verify", "wal"}).status, 1);
+  const ToolAnswer repair = RunTool(disk, {"repair", "wal"});
+  ASSERT_EQ(repair.status, 0) << repair.errors;
+  EXPECT_EQ(RunTool(disk, {"verify", "wal"}).status, 0);
+  const FoundData found = StartFrom(disk, options(), "wal");
+  ASSERT_EQ(found.error, "");
+  EXPECT_GE(found.last_lsn, last);
+  // All of it but one shard.
+  uint16_t lost_shard = 0xffff;
+  for (const auto& [key, value] : story.now()) {
+    const auto there = found.data.find(key);
+    if (there != found.data.end()) {
+      EXPECT_EQ(there->second, value);
+      continue;
+    }
+    const uint16_t shard = LogStory::ShardOf(key.second);
+    EXPECT_TRUE(lost_shard == 0xffff || lost_shard == shard) << key.second;
+    lost_shard = shard;
+  }
+  EXPECT_NE(lost_shard, 0xffff);
+  EXPECT_TRUE(found.data.contains({0, "after"}));
+}
+
+TEST_P(WalToolRepairTest, IsDoneAgainAfterACrash) {
+  SimDisk whole;
+  LogStory story(whole, options());
+  TellAStory(story);
+  const std::string damaged = SegmentPaths(whole)[1];
+  whole.FlipBit(damaged, (wal::kSegmentHeaderBytes + 200) * 8);
+  const auto readable = Readable(whole, "wal");
+  for (uint64_t crash_at = 1;; ++crash_at) {
+    SCOPED_TRACE("crash at " + std::to_string(crash_at));
+    const auto disk = whole.PowerCut({.crash_at = crash_at});
+    const ToolAnswer answer = RunTool(*disk, {"repair", "wal"});
+    if (!disk->crashed()) {
+      EXPECT_EQ(answer.status, 0);
+      break;
+    }
+    const auto next = disk->PowerCut();
+    ASSERT_EQ(RunTool(*next, {"repair", "wal"}).status, 0);
+    EXPECT_EQ(Readable(*next, "wal"), readable);
+    EXPECT_EQ(StartFrom(*next, options(), "wal").error, "");
+  }
+}
+
+TEST(WalToolRepairRefusalTest, RefusesWhileAServerHoldsTheDirectory) {
+  SimDisk disk;
+  LogStory story(disk);
+  TellAStory(story);
+  story.Boot();
+  const ToolAnswer answer = RunTool(disk, {"repair", "wal"});
+  EXPECT_EQ(answer.status, 2);
+  EXPECT_NE(answer.errors.find("a server holds wal"), std::string::npos) << answer.errors;
+  story.Stop();
+}
+
+TEST(WalToolRepairRefusalTest, KeepsTheOriginalsAside) {
+  SimDisk disk;
+  LogStory story(disk);
+  TellAStory(story);
+  const std::string path = SegmentPaths(disk)[0];
+  disk.FlipBit(path, (wal::kSegmentHeaderBytes + 200) * 8);
+  const std::string original = disk.Contents(path);
+  const ToolAnswer answer = RunTool(disk, {"repair", "wal", "--json"});
+  ASSERT_EQ(answer.status, 0);
+  const size_t at = answer.out.find("\"originals\":\"") + 13;
+  const std::string aside = answer.out.substr(at, answer.out.find('"', at) - at);
+  EXPECT_TRUE(aside.starts_with("wal/repair-")) << answer.out;
+  EXPECT_EQ(disk.Contents(aside + path.substr(3)), original);
+}
+
+}  // namespace
+}  // namespace crab::test
