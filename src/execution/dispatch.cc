@@ -29,6 +29,12 @@ bool IsHttp(std::string_view name) {
 // As C prints it: up to the first NUL.
 std::string Printed(std::string_view text) { return std::string(text.substr(0, text.find('\0'))); }
 
+// Of an exclusive command: whether it looks at no key. Redis' flag says what may run without the
+// data.
+bool RunsWithoutData(const Command& command) {
+  return (command.flags & kLoading) && !(command.flags & kAllKeys);
+}
+
 size_t PayloadEstimate(Args args) {
   size_t bytes = kPayloadOverheadBytes;
   for (std::string_view argument : args.span()) bytes += argument.size() + 8;
@@ -201,8 +207,7 @@ bool Dispatcher::Load(const Command& command, Args args) {
     case Scope::kLoop:
       return true;
     case Scope::kExclusive:
-      // Redis' flag says what may run without the data.
-      return (command.flags & kLoading) && !(command.flags & kAllKeys);
+      return RunsWithoutData(command);
   }
   return false;
 }
@@ -285,16 +290,24 @@ void Dispatcher::RunKeyed(Call& call) {
 
 void Dispatcher::RunExclusive(Call& call) {
   execution_.world.AcquireExclusive(loop_);
+  const wal::Log* const log_before = execution_.log;
+  const wal::Lsn last_before = log_before == nullptr ? wal::kNoGate : log_before->last_lsn();
   Invoke(call);
   if (execution_.maxmemory != 0) {
     execution_.keyspace_bytes.store(static_cast<int64_t>(execution_.keyspace.MemoryBytes()),
                                     std::memory_order_relaxed);
   }
   Tap();
-  // It may have read or changed anything: it and all that comes after wait for all before.
   if (execution_.log != nullptr) {
-    execution_.base_lsn = execution_.log->last_lsn();
-    call.client.gate = std::max(call.client.gate, execution_.base_lsn);
+    const wal::Lsn last = execution_.log->last_lsn();
+    const bool logged = execution_.log != log_before || last != last_before;
+    // It may have changed anything: all that comes after waits for it ...
+    if (logged) execution_.base_lsn = last;
+    // ... and it may have read anything. INFO and the like read nothing that is logged, and answer
+    // also while the disk does not.
+    if (logged || !RunsWithoutData(call.command)) {
+      call.client.gate = std::max(call.client.gate, last);
+    }
   }
   execution_.world.ReleaseExclusive(loop_);
 }

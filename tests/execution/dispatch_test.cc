@@ -29,6 +29,8 @@ constexpr Command kTestRows[] = {
             "O(1)", "Fails."),
     Command("knock", "", AllowedBeforeAuth, 1, kFast | kNoAuth, Scope::kLoop, kNoKeys,
             Group::kServer, "1.0.0", "O(1)", "Runs before AUTH."),
+    Command("survey", "", AllowedBeforeAuth, 1, kLoading, Scope::kExclusive, kNoKeys,
+            Group::kServer, "1.0.0", "O(1)", "Looks at the server and at no key."),
 };
 
 std::string Describe(const EffectView& effect) {
@@ -386,8 +388,14 @@ TEST_P(DispatchTest, AfterAnExclusiveCommandEveryReplyWaitsForWhatItSaw) {
   std::swap(client_, reader);
   Run("get " + b);
   EXPECT_EQ(client_.gate, 2u) << "that the key is absent is the FLUSHALL's doing";
-  Run("dbsize");
-  EXPECT_EQ(client_.gate, 2u);
+  client_.gate = 0;
+  Run("SET k v");
+  client_.gate = 0;
+  Run("SURVEY");
+  EXPECT_EQ(client_.gate, 0u) << "what says nothing of the data waits for no disk";
+  Run("DBSIZE");
+  EXPECT_EQ(client_.gate, 3u);
+  EXPECT_EQ(execution_.base_lsn, 2u) << "it changed nothing that others would see";
 }
 
 TEST_P(DispatchTest, ACommandOverMoreShardsThanALockSetHoldsStillRunsAsOne) {
