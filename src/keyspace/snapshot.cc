@@ -8,6 +8,31 @@
 
 namespace crab {
 
+namespace {
+
+// These bring on what will be read soon: the entries of a chain, the values of its entries. What
+// they read themselves on the way was brought on before, or they wait for it.
+void FetchEntries(Bucket* chain) {
+  Table::ForEachOfChain(chain, [](Table::Place place) {
+    __builtin_prefetch(place.entry());
+    return true;
+  });
+}
+
+void FetchValues(Bucket* chain) {
+  // The processor guesses the lines behind these.
+  constexpr size_t kBytes = 256;
+  constexpr size_t kLine = 64;
+  Table::ForEachOfChain(chain, [](Table::Place place) {
+    if (!place.entry()->is_large()) return true;
+    const auto* value = reinterpret_cast<const char*>(place.entry()->large());
+    for (size_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(value + i);
+    return true;
+  });
+}
+
+}  // namespace
+
 // Why every entry of the cut is written once: its epoch is older until it is written, and whoever
 // removes it or takes its table away writes it, or hands it over, first. The walk meets all the
 // others: Table::Scan shows an entry that stays at least once, and a table that comes back under
@@ -56,7 +81,7 @@ bool Snapshot::Step(uint32_t shard, size_t entries) {
     if (!walk.kept.empty()) {
       // First, for they hold memory.
       Kept& kept = walk.kept.back();
-      walked += WalkChain(shard, *kept.table, kept.name, &kept.cursor);
+      walked += WalkTable(shard, *kept.table, kept.name, &kept.cursor, entries - walked);
       if (kept.cursor == 0) {
         DetachedTables detached;
         detached.Add(std::move(kept.table));
@@ -66,7 +91,7 @@ bool Snapshot::Step(uint32_t shard, size_t entries) {
     } else {
       CHECK_LT(walk.name, walk.names_end);
       if (const Table* table = keyspace_.shard(shard).FindTable(DbOf(walk.name))) {
-        walked += WalkChain(shard, *table, walk.name, &walk.cursor);
+        walked += WalkTable(shard, *table, walk.name, &walk.cursor, entries - walked);
       }
       if (walk.cursor == 0) ++walk.name;
     }
@@ -75,24 +100,46 @@ bool Snapshot::Step(uint32_t shard, size_t entries) {
   return done(shard);
 }
 
-// Writes what is to be written of the chain at the cursor, and moves that on. Returns how much work
-// it was, counted in entries.
-size_t Snapshot::WalkChain(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor) {
-  Bucket* chain;
-  *cursor = table.Scan(*cursor, &chain);
-  // Entries lie anywhere: waiting for them all at once costs little more than for one.
-  Table::ForEachOfChain(chain, [](Table::Place place) {
-    __builtin_prefetch(place.entry());
-    return true;
-  });
-  size_t work = 1;
-  Table::ForEachOfChain(chain, [&](Table::Place place) {
-    Entry* entry = place.entry();
-    if (entry->epoch() != epoch_) Write(shard, name, entry);
-    ++work;
-    return true;
-  });
-  return work;
+// Writes what is to be written of a table from the cursor on, about `entries` of them, and moves
+// the cursor on. Returns how much work it was, counted in entries.
+//
+// Buckets, entries and values lie anywhere in memory, so their way into the cache is what takes the
+// time. While a chain is written, the values of the one after it, the entries of the next and the
+// bucket of the one after that are under way.
+size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor,
+                           size_t entries) {
+  struct Chain {
+    Bucket* bucket = nullptr;  // null: behind the end
+    uint64_t next = 0;         // the cursor behind it
+  };
+  uint64_t ahead = *cursor;
+  bool ended = false;
+  const auto pull = [&] {
+    Chain chain;
+    if (ended) return chain;
+    chain.next = ahead = table.Scan(ahead, &chain.bucket);
+    ended = ahead == 0;
+    return chain;
+  };
+
+  Chain now = pull(), second = pull(), third = pull();
+  FetchEntries(now.bucket);
+  FetchEntries(second.bucket);
+  for (size_t work = 1;; ++work) {
+    const Chain fourth = pull();
+    __builtin_prefetch(fourth.bucket);
+    FetchEntries(third.bucket);
+    FetchValues(second.bucket);
+    Table::ForEachOfChain(now.bucket, [&](Table::Place place) {
+      Entry* entry = place.entry();
+      if (entry->epoch() != epoch_) Write(shard, name, entry);
+      ++work;
+      return true;
+    });
+    *cursor = now.next;
+    if (*cursor == 0 || work >= entries || walks_[shard].left == 0) return work;
+    now = std::exchange(second, std::exchange(third, fourth));
+  }
 }
 
 void Snapshot::Save(uint32_t shard, uint32_t db, Entry* entry) {

@@ -108,7 +108,8 @@ class Snapshot {
 
   uint32_t NameOf(uint32_t db) const { return db < name_of_.size() ? name_of_[db] : db; }
   uint32_t DbOf(uint32_t name) const { return name < db_of_.size() ? db_of_[name] : name; }
-  size_t WalkChain(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor);
+  size_t WalkTable(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor,
+                   size_t entries);
   size_t Write(uint32_t shard, uint32_t name, Entry* entry);
   void Flush(uint32_t shard);
   void Report(Walk* walk);
