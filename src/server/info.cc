@@ -263,51 +263,67 @@ std::string_view PolicyName(wal::SyncPolicy policy) {
 }
 
 // The options of the log that are in force, each beside the state.
-constexpr std::string_view kLogOptions[] = {"wal-enabled",           "wal-dir",
-                                            "wal-max-segment-size",  "wal-buffer-size",
-                                            "wal-flush-interval-ms", "wal-ring-size",
-                                            "wal-ring-dir",          "wal-recovery",
-                                            "wal-on-error",          "wal-max-recovery-ms"};
+constexpr std::string_view kLogOptions[] = {"wal-enabled",
+                                            "wal-dir",
+                                            "wal-max-segment-size",
+                                            "wal-buffer-size",
+                                            "wal-flush-interval-ms",
+                                            "wal-ring-size",
+                                            "wal-ring-dir",
+                                            "wal-recovery",
+                                            "wal-on-error",
+                                            "wal-compression",
+                                            "wal-encryption-key-file",
+                                            "wal-max-recovery-ms",
+                                            "wal-keep-segments",
+                                            "wal-keep-ms"};
 
-void PersistenceSection(Server& server, const Sums& sums, Page& page) {
+void PersistenceSection(Server& server, Page& page) {
   wal::Log* const log = server.log();
   const wal::Metrics metrics = log == nullptr ? wal::Metrics{} : log->metrics();
   const bool well = log == nullptr || metrics.state == wal::State::kRunning;
   page.Title("Persistence");
   page.Field("loading", 0);
   page.Field("async_loading", 0);
-  page.Field("current_cow_peak", 0);
-  page.Field("current_cow_size", 0);
+  const Checkpointer& checkpointer = server.checkpointer();
+  const Checkpointer::Facts facts = server.checkpointer().facts();
+  const bool saving = checkpointer.save_running();
+  const bool rewriting = checkpointer.rewrite_running();
+  const auto seconds = [](int64_t ms) { return ms < 0 ? -1 : ms / 1000; };
+  // What a checkpoint holds in memory beyond the data, which Redis' copy-on-write pages are, too.
+  page.Field("current_cow_peak", checkpointer.running() ? facts.queue_peak_bytes : 0);
+  page.Field("current_cow_size", facts.queue_bytes);
   page.Field("current_cow_size_age", 0);
-  page.Print("current_fork_perc", "%.2f", 0.0);
-  page.Field("current_save_keys_processed", 0);
-  page.Field("current_save_keys_total", 0);
-  page.Field("rdb_changes_since_last_save", sums.changes);
-  page.Field("rdb_bgsave_in_progress", 0);
-  page.Field("rdb_last_save_time", server.last_save_ms() / 1000);
-  page.Field("rdb_last_bgsave_status", "ok");
-  page.Field("rdb_last_bgsave_time_sec", -1);
-  page.Field("rdb_current_bgsave_time_sec", -1);
-  page.Field("rdb_saves", 0);
-  page.Field("rdb_last_cow_size", 0);
+  page.Print("current_fork_perc", "%.2f",
+             facts.keys_total == 0 ? 0.0 : 100.0 * Ratio(facts.keys_done, facts.keys_total));
+  page.Field("current_save_keys_processed", facts.keys_done);
+  page.Field("current_save_keys_total", facts.keys_total);
+  page.Field("rdb_changes_since_last_save", facts.changes_since_save);
+  page.Field("rdb_bgsave_in_progress", saving ? 1 : 0);
+  page.Field("rdb_last_save_time", facts.last_save_ms / 1000);
+  page.Field("rdb_last_bgsave_status", facts.save.last_ok ? "ok" : "err");
+  page.Field("rdb_last_bgsave_time_sec", seconds(facts.save.last_ms));
+  page.Field("rdb_current_bgsave_time_sec", saving ? seconds(facts.running_ms) : -1);
+  page.Field("rdb_saves", facts.save.done);
+  page.Field("rdb_last_cow_size", facts.save.last_peak_bytes);
   page.Field("rdb_last_load_keys_expired", 0);
-  page.Field("rdb_last_load_keys_loaded", 0);
+  page.Field("rdb_last_load_keys_loaded", facts.loaded_entries);
   page.Field("aof_enabled", log == nullptr ? 0 : 1);
-  page.Field("aof_rewrite_in_progress", 0);
-  page.Field("aof_rewrite_scheduled", 0);
-  page.Field("aof_last_rewrite_time_sec", -1);
-  page.Field("aof_current_rewrite_time_sec", -1);
-  page.Field("aof_last_bgrewrite_status", "ok");
-  page.Field("aof_rewrites", 0);
-  page.Field("aof_rewrites_consecutive_failures", 0);
+  page.Field("aof_rewrite_in_progress", rewriting ? 1 : 0);
+  page.Field("aof_rewrite_scheduled", checkpointer.rewrite_scheduled() ? 1 : 0);
+  page.Field("aof_last_rewrite_time_sec", seconds(facts.rewrite.last_ms));
+  page.Field("aof_current_rewrite_time_sec", rewriting ? seconds(facts.running_ms) : -1);
+  page.Field("aof_last_bgrewrite_status", facts.rewrite.last_ok ? "ok" : "err");
+  page.Field("aof_rewrites", facts.rewrite.done);
+  page.Field("aof_rewrites_consecutive_failures", facts.rewrite.failed_in_a_row);
   page.Field("aof_last_write_status", well ? "ok" : "err");
-  page.Field("aof_last_cow_size", 0);
+  page.Field("aof_last_cow_size", facts.rewrite.last_peak_bytes);
   page.Field("module_fork_in_progress", 0);
   page.Field("module_fork_last_cow_size", 0);
   if (log != nullptr) {
-    page.Field("aof_current_size", metrics.total_bytes);
-    page.Field("aof_base_size", 0);
-    page.Field("aof_pending_rewrite", 0);
+    page.Field("aof_current_size", metrics.total_bytes + facts.bytes);
+    page.Field("aof_base_size", facts.bytes);
+    page.Field("aof_pending_rewrite", checkpointer.rewrite_scheduled() ? 1 : 0);
     page.Field("aof_buffer_length", metrics.ring_used_bytes);
     page.Field("aof_pending_bio_fsync", metrics.durable_lsn < metrics.written_lsn ? 1 : 0);
     page.Field("aof_delayed_fsync", 0);
@@ -317,8 +333,16 @@ void PersistenceSection(Server& server, const Sums& sums, Page& page) {
     std::replace(name.begin(), name.end(), '-', '_');
     page.Field(name, server.config().Get({&option, 1}).front().second);
   }
-  const wal::RecoveryReport& recovery = server.recovery();
-  page.Field("wal_recovering", 0);
+  const wal::RecoveryReport recovery = server.recovery();
+  const LoadProgress progress = server.load_progress();
+  page.Field("wal_recovering", server.recovering() ? 1 : 0);
+  page.Field("wal_recovery_bytes_total", progress.bytes_total);
+  page.Field("wal_recovery_bytes_done", progress.bytes_done);
+  page.Field("wal_recovery_units_total", progress.units_total);
+  page.Field("wal_recovery_units_done", progress.units_done);
+  page.Field("wal_recovery_bytes_per_sec", progress.bytes_per_second());
+  page.Field("wal_recovery_eta_ms", progress.remaining_ms());
+  page.Field("wal_recovery_time_to_serving_ms", server.time_to_serving_ms());
   page.Field("wal_recovery_segments_processed", recovery.segments_processed);
   page.Field("wal_recovery_entries_recovered", recovery.entries_recovered);
   page.Field("wal_recovery_entries_skipped", recovery.entries_skipped);
@@ -328,6 +352,32 @@ void PersistenceSection(Server& server, const Sums& sums, Page& page) {
   page.Field("wal_recovery_lost_ranges", recovery.lost.size());
   page.Field("wal_recovery_time_ms", recovery.recovery_time_ms);
   if (log == nullptr) return;
+  page.Field("wal_checkpoint_in_progress", checkpointer.running() ? 1 : 0);
+  page.Field("wal_checkpoint_scheduled",
+             checkpointer.save_scheduled() || checkpointer.rewrite_scheduled() ? 1 : 0);
+  page.Field("wal_checkpoint_reason", Checkpointer::ReasonName(checkpointer.reason()));
+  page.Field("wal_checkpoint_current_lsn", facts.running_lsn);
+  page.Field("wal_checkpoint_current_ms", facts.running_ms);
+  page.Field("wal_checkpoint_file_bytes", facts.file_bytes);
+  page.Field("wal_checkpoint_queue_bytes", facts.queue_bytes);
+  page.Field("wal_checkpoint_queue_peak_bytes", facts.queue_peak_bytes);
+  page.Field("wal_checkpoint_pre_image_entries", facts.saved_entries);
+  page.Field("wal_checkpoint_pre_image_bytes", facts.saved_bytes);
+  page.Field("wal_checkpoint_writer_waits",
+             server.execution().snapshot_waits.load(std::memory_order_relaxed));
+  page.Field("wal_checkpoint_lsn", facts.lsn);
+  page.Field("wal_checkpoint_entries", facts.entries);
+  page.Field("wal_checkpoint_bytes", facts.bytes);
+  page.Field("wal_checkpoint_duration_ms", facts.duration_ms);
+  page.Field("wal_checkpoint_time", facts.at_ms / 1000);
+  page.Field("wal_checkpoint_last_status", facts.last_ok ? "ok" : "err");
+  page.Field("wal_checkpoint_last_error", facts.last_error);
+  page.Field("wal_checkpoints_published", facts.save.done + facts.rewrite.done);
+  page.Field("wal_awaits_checkpoint", metrics.awaits_checkpoint ? 1 : 0);
+  page.Field("wal_bytes_since_checkpoint", facts.log_bytes_since);
+  page.Field("wal_records_since_checkpoint", facts.log_records_since);
+  page.Field("wal_estimated_recovery_ms", facts.replay_ms);
+  page.Field("wal_disk_free_bytes", facts.disk_free_bytes);
   page.Field("wal_sync_policy", PolicyName(metrics.sync_policy));
   page.Field("wal_state", StateName(metrics.state));
   page.Field("wal_last_error", metrics.last_error);
@@ -351,10 +401,20 @@ void PersistenceSection(Server& server, const Sums& sums, Page& page) {
   page.Field("wal_write_errors", metrics.write_errors);
   page.Field("wal_sync_errors", metrics.sync_errors);
   page.Field("wal_segments_created", metrics.segments_created);
+  page.Field("wal_segments_retired", metrics.segments_retired);
+  page.Field("wal_segments_recycled", metrics.segments_recycled);
+  page.Field("wal_spare_segments", metrics.spare_segments);
+  page.Field("wal_sealed_lsn", metrics.sealed_lsn);
+  page.Field("wal_plain_bytes", metrics.plain_bytes);
+  page.Field("wal_packed_bytes", metrics.packed_bytes);
   page.Field("wal_heals", metrics.heals);
   page.Field("wal_ring_shared", metrics.ring_shared ? 1 : 0);
   page.Field("wal_ring_used_bytes", metrics.ring_used_bytes);
   page.Field("wal_ring_bytes", metrics.ring_bytes);
+  const BackupJob::Facts backup = server.backup_job().facts();
+  page.Field("wal_backup_in_progress", backup.running ? 1 : 0);
+  page.Field("wal_last_backup_status", backup.error.empty() ? "ok" : "err");
+  page.Field("wal_last_backup_lsn", backup.report.lsn);
 }
 
 void StatsSection(Server& server, const Sums& sums, Page& page) {
@@ -545,6 +605,21 @@ struct Choice {
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::string>> WalFields(Server& server) {
+  Page page;
+  PersistenceSection(server, page);
+  std::vector<std::pair<std::string, std::string>> fields;
+  std::string_view left = page.text();
+  for (size_t end; (end = left.find("\r\n")) != std::string_view::npos;) {
+    const std::string_view line = left.substr(0, end);
+    left.remove_prefix(end + 2);
+    const size_t colon = line.find(':');
+    if (!line.starts_with("wal_") || colon == std::string_view::npos) continue;
+    fields.emplace_back(line.substr(0, colon), line.substr(colon + 1));
+  }
+  return fields;
+}
+
 // INFO [section ...]
 Status Info(Call& call) {
   Choice choice;
@@ -564,7 +639,7 @@ Status Info(Call& call) {
   if (choice.Wants("server", true)) ServerSection(server, call, page);
   if (choice.Wants("clients", true)) ClientsSection(server, sums, page);
   if (choice.Wants("memory", true)) MemorySection(server, sums, page);
-  if (choice.Wants("persistence", true)) PersistenceSection(server, sums, page);
+  if (choice.Wants("persistence", true)) PersistenceSection(server, page);
   if (choice.Wants("stats", true)) StatsSection(server, sums, page);
   if (choice.Wants("replication", true)) ReplicationSection(server, page);
   if (choice.Wants("cpu", true)) CpuSection(page);
@@ -588,7 +663,7 @@ Status Stats(Call& call) {
   const Sums sums = SumUp(server);
   wal::Log* const log = server.log();
   const wal::Metrics metrics = log == nullptr ? wal::Metrics{} : log->metrics();
-  const wal::RecoveryReport& recovery = server.recovery();
+  const wal::RecoveryReport recovery = server.recovery();
   uint64_t keys = 0;
   for (uint32_t db = 0; db < server.keyspace().options().databases; ++db) {
     keys += server.keyspace().Size(db);

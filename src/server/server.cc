@@ -56,7 +56,7 @@ bool IsLoopback(const std::string& address) {
 
 // Redis' bound: its first reply buffer and 1 KiB.
 constexpr int64_t kUnauthenticatedOutputBytesMax = 17 * 1024;
-constexpr int64_t kHealRetrySeconds = 60;  // where the data is too large for an image
+constexpr int64_t kLoadingLoggedUs = 2'000'000;  // between two lines about a long replay
 
 // What Redis answers to a stranger in protected mode, in substance; clients look for the code only.
 constexpr std::string_view kProtectedModeError =
@@ -80,6 +80,8 @@ Server::Server(Config config, wal::Disk& disk)
 
 Server::~Server() {
   if (log_ != nullptr) log_->SetListener({});  // its writer must not wake loops that are gone
+  checkpointer_.reset();
+  loader_.reset();
   loops_.clear();
   if (execution_ != nullptr) execution_->log = nullptr;
 }
@@ -106,11 +108,10 @@ int64_t RaiseDescriptorLimit(int64_t maxclients) {
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk) {
+Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Loader::Hook hook) {
   std::unique_ptr<Server> server(new Server(std::move(config), disk));
   const Config& options = server->config_;
   const int threads = static_cast<int>(options.threads > 0 ? options.threads : UsableCores());
-  server->last_save_ms_ = server->start_ms_;
   if (const int64_t fit = RaiseDescriptorLimit(options.maxclients); fit < options.maxclients) {
     LogWarn("the system allows too few open files for maxclients; raise it with `ulimit -n`",
             {{"maxclients", options.maxclients}, {"now", fit}});
@@ -118,21 +119,23 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk) {
   }
   server->registry_ = std::make_unique<Registry>(std::initializer_list<std::span<const Command>>{
       StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(), CommandCommands(),
-      ClientCommands(), AdminCommands()});
+      ClientCommands(), AdminCommands(), WalCommands()});
   server->world_ = std::make_unique<World>(threads);
   TRY(server->Listen());  // first: a taken port is found before the log is touched
-  TRY(server->OpenLog());
+  TRY(server->OpenLog(std::move(hook)));
   for (int i = 0; i < threads; ++i) server->loops_.push_back(std::make_unique<Loop>(*server, i));
+  server->checkpointer_ = std::make_unique<Checkpointer>(*server);
   if (server->log_ != nullptr) server->ListenToLog();
   server->PutInForce();
   server->startup_memory_bytes_ = AllocatedBytes();
+  if (server->loader_ != nullptr) TRY(server->BeginLoading());
   for (const auto& listener : server->listeners_) {
     LogInfo("listening", {{"address", listener->address}});
   }
   return server;
 }
 
-Status Server::OpenLog() {
+Status Server::OpenLog(Loader::Hook hook) {
   const uint64_t seed = RandomUint64();
   KeyspaceOptions options;
   options.shard_count = static_cast<uint32_t>(config_.shards);
@@ -147,18 +150,100 @@ Status Server::OpenLog() {
     build();
     return Status::Ok();
   }
-  Recovery recovery;
-  log_ = TRY(recovery.Run(
-      config_, disk_, world_->loops() == 1,
-      [&](uint64_t hash_seed) -> Execution& {
-        options.hash_seed = hash_seed;
-        build();
-        return *execution_;
-      },
-      &recovery_));
+  recovery_begin_us_ = RealClock().MonotonicUs();
+  const wal::Options log_options = TRY(LogOptions(config_, world_->loops() == 1));
+  std::unique_ptr<wal::Backlog> backlog;
+  log_ = TRY(wal::Log::Open(disk_, log_options, &backlog));
+  wal_keys_ = log_options.keys;
+  options.hash_seed = log_->identity().hash_seed;
+  build();
   execution_->log = log_.get();
   execution_->base_lsn = log_->last_lsn();
+  if (backlog->empty()) {
+    recovery_ = backlog->report();
+    LogRecovered();
+    return Status::Ok();
+  }
+  loader_ =
+      std::make_unique<Loader>(*execution_, std::move(backlog), UsableCores(), std::move(hook));
+  execution_->loader = loader_.get();
+  recovering_ = true;
   return Status::Ok();
+}
+
+Status Server::BeginLoading() {
+  // The other modes have promised a state that existed, and one unit is all or nothing.
+  if (config_.wal_recovery == WalRecovery::kSalvage && loader_->units() > 1) {
+    loader_->Start([this] { loops_.front()->Post([this](Loop&) { EndLoading(); }); });
+    return Status::Ok();
+  }
+  loader_->Start({});
+  while (!loader_->WaitFor(kLoadingLoggedUs / 1000)) LogLoading();
+  TRY(loader_->error());
+  world_->Enter(0);
+  EndLoading();
+  world_->Exit(0);
+  return Status::Ok();
+}
+
+void Server::EndLoading() {
+  if (stopping_) return;  // Run ends it
+  loader_->Stop();
+  if (Status error = loader_->error(); !error.ok()) {
+    // Its commands stay where they are: what is not all there is not served.
+    LogError("the log cannot be replayed, stopping", {{"error", error.message()}});
+    failure_ = std::move(error);
+    RequestStop();
+    return;
+  }
+  std::unique_ptr<Loader> loader;
+  loops_.front()->dispatcher().Exclusively([&] {
+    wal::RecoveryReport report = recovery();
+    std::lock_guard lock(recovery_mutex_);
+    loader = std::move(loader_);
+    execution_->loader = nullptr;
+    last_progress_ = loader->progress();
+    recovery_ = std::move(report);
+    PutInForce();  // the memory is counted from here on
+  });
+  world_->CloseToGuests();
+  recovering_.store(false, std::memory_order_release);
+  LogRecovered();
+  ResumeAll();
+}
+
+wal::RecoveryReport Server::recovery() const {
+  std::lock_guard lock(recovery_mutex_);
+  if (loader_ == nullptr) return recovery_;
+  wal::RecoveryReport report = loader_->report();
+  report.recovery_time_ms = (RealClock().MonotonicUs() - recovery_begin_us_) / 1000;
+  return report;
+}
+
+void Server::LogLoading() const {
+  const LoadProgress progress = loader_->progress();
+  LogInfo("replaying the log", {{"units", progress.units_done},
+                                {"of", progress.units_total},
+                                {"bytes", progress.bytes_done},
+                                {"bytes_per_sec", progress.bytes_per_second()},
+                                {"remaining_ms", progress.remaining_ms()}});
+}
+
+void Server::LogRecovered() const {
+  for (const std::string& warning : recovery_.warnings) LogWarn(warning);
+  for (const auto& lost : recovery_.lost) {
+    LogError("records lost",
+             {{"first_lsn", lost.first}, {"last_lsn", lost.last}, {"where", lost.where}});
+  }
+  LogInfo("recovered", {{"segments", recovery_.segments_processed},
+                        {"records", recovery_.entries_recovered},
+                        {"from_ring", recovery_.ring_entries_recovered},
+                        {"skipped", recovery_.entries_skipped},
+                        {"corrupted", recovery_.corrupted_entries},
+                        {"checkpoint_lsn", recovery_.checkpoint_lsn},
+                        {"bytes", recovery_.bytes_processed},
+                        {"time_to_first_answer_ms", time_to_serving_ms_},
+                        {"ms", recovery_.recovery_time_ms}});
 }
 
 void Server::ListenToLog() {
@@ -170,23 +255,19 @@ void Server::ListenToLog() {
 void Server::HealLog() {
   loops_.front()->dispatcher().Exclusively([this] {
     wal::Log* const log = execution_->log;
-    if (log == nullptr || !log->resumable()) return;
+    if (log == nullptr || !log->resumable() || !checkpointer_->free()) return;
     const uint64_t dropped = log->metrics().appends_dropped;
-    auto image = ImageOf(*keyspace_);
-    if (!image.ok()) {
-      LogError("the log stays off",
-               {{"error", image.message()}, {"next_try_s", kHealRetrySeconds}});
-      heal_not_before_ms_ = RealClock().MonotonicUs() / 1000 + kHealRetrySeconds * 1000;
+    const Result<wal::Lsn> lsn = log->Resume();
+    if (!lsn.ok()) {
+      LogWarn("the log cannot go on yet", {{"error", lsn.message()}});
       return;
     }
-    if (auto resumed = log->Resume(); !resumed.ok()) {
-      LogWarn("the log cannot go on yet", {{"error", resumed.message()}});
-      return;
-    }
-    AppendImage(*log, std::move(*image));
-    // What was read without the log is in the image, and gates from before it are void.
+    // In the same moment: the records behind the gap belong to the data as it is now.
+    checkpointer_->Begin(Checkpointer::Reason::kGap, *lsn);
+    // What was read without the log is in the checkpoint, and gates from before it are void.
     execution_->base_lsn = log->last_lsn();
-    LogInfo("the log goes on with an image of all data", {{"records_dropped_meanwhile", dropped}});
+    LogInfo("the log goes on; a restart finds it once its checkpoint is written",
+            {{"records_dropped_meanwhile", dropped}});
   });
 }
 
@@ -447,16 +528,21 @@ Status Server::Run() {
   for (size_t i = 1; i < loops_.size(); ++i) {
     threads_.emplace_back([loop = loops_[i].get()] { loop->Run(); });
   }
+  if (log_ != nullptr) {
+    time_to_serving_ms_ = (RealClock().MonotonicUs() - recovery_begin_us_) / 1000;
+  }
   first.Run();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  if (loader_ != nullptr) loader_->Stop();
   if (!config_.unixsocket.empty()) unlink(config_.unixsocket.c_str());
   Status status = Status::Ok();
   if (log_ != nullptr) {
+    checkpointer_->Cancel();
     execution_->log = nullptr;
     status = log_->Stop();
   }
-  return status;
+  return failure_.ok() ? std::move(status) : std::move(failure_);
 }
 
 void Server::RequestStop() {
@@ -498,11 +584,13 @@ void Server::EverySecond() {
       totals.round_cycles += loop->stats().round_cycles;
     }
     EvictClients();
+    checkpointer_->EverySecond();
   });
-  if (execution_->log != nullptr && execution_->log->resumable() &&
-      RealClock().MonotonicUs() / 1000 >= heal_not_before_ms_) {
-    HealLog();
+  if (loader_ != nullptr && RealClock().MonotonicUs() - loading_logged_us_ >= kLoadingLoggedUs) {
+    if (loading_logged_us_ != 0) LogLoading();
+    loading_logged_us_ = RealClock().MonotonicUs();
   }
+  if (loader_ == nullptr && execution_->log != nullptr && execution_->log->resumable()) HealLog();
   const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
   if (last_totals_.at_ms != 0 && seconds > 0) {
     rates_.operations = (totals.operations - last_totals_.operations) / seconds;
@@ -577,6 +665,9 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
               std::to_string(fit));
     }
   }
+  if (has("wal-enabled") && loader_ != nullptr) {
+    return Config::SetFailed("wal-enabled", "The log is still being replayed");
+  }
   // What can fail comes first, and is undone when a later step fails.
   std::vector<std::unique_ptr<Listener>> listeners;
   // What listens at the same port makes room for other addresses, and goes on if something fails.
@@ -619,23 +710,35 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
     if (has("wal-buffer-size")) log->SetBufferBytes(config_.wal_buffer_size);
     if (has("wal-max-segment-size")) log->SetMaxSegmentBytes(config_.wal_max_segment_size);
     if (has("wal-on-error")) log->SetOnError(OnErrorOf(config_.wal_on_error));
+    if (has("wal-compression")) log->SetCompression(CompressionOf(config_.wal_compression));
+    if (has("wal-keep-segments") || has("wal-keep-ms")) {
+      log->SetRetention(static_cast<uint64_t>(config_.wal_keep_segments),
+                        static_cast<uint64_t>(config_.wal_keep_ms));
+    }
   }
   return Status::Ok();
 }
 
 Status Server::StartLog(const Config& config) {
-  std::string image = TRY(ImageOf(*keyspace_));
-  wal::RecoveryReport report;
-  log_ = TRY(OpenLogForImage(config, disk_, world_->loops() == 1, keyspace_->options().hash_seed,
-                             &report));
+  wal::Options options = TRY(LogOptions(config, world_->loops() == 1));
+  options.hash_seed = keyspace_->options().hash_seed;
+  // What an earlier log holds is superseded by the checkpoint, and so is any damage to it.
+  options.recovery = wal::RecoveryMode::kSalvage;
+  options.after_gap = true;
+  std::unique_ptr<wal::Backlog> nothing;
+  log_ = TRY(wal::Log::Open(disk_, options, &nothing));
+  wal_keys_ = options.keys;
   ListenToLog();
   execution_->log = log_.get();
-  AppendImage(*log_, std::move(image));
-  LogInfo("the log is on", {{"directory", config.wal_dir}});
+  checkpointer_->Drain();  // one that was given up when the log went off
+  checkpointer_->Begin(Checkpointer::Reason::kGap, log_->last_lsn());
+  LogInfo("the log is on; a restart finds it once its checkpoint is written",
+          {{"directory", config.wal_dir}});
   return Status::Ok();
 }
 
 void Server::StopLog() {
+  checkpointer_->Cancel();
   wal::Log* const log = std::exchange(execution_->log, nullptr);
   execution_->base_lsn = 0;
   // With a disk that does not work the log is off all the same: that is how one gets rid of it.

@@ -9,6 +9,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,19 +21,26 @@
 #include "src/execution/dispatch.h"
 #include "src/execution/world.h"
 #include "src/keyspace/keyspace.h"
+#include "src/server/backup_job.h"
+#include "src/server/checkpointer.h"
+#include "src/server/loader.h"
 #include "src/server/loop.h"
 
 namespace crab {
 
-// Rows of the commands that act on the server; see client_commands.cc and admin_commands.cc.
+// Rows of the commands that act on the server; see client_commands.cc, admin_commands.cc and
+// wal_commands.cc.
 std::span<const Command> ClientCommands();
 std::span<const Command> AdminCommands();
+std::span<const Command> WalCommands();
 
 class Server {
  public:
   // Opens the log, recovers, binds and listens; nothing is served before Run. The error is for the
   // operator and says what could not be had. `disk` holds the log and outlives the server.
-  static Result<std::unique_ptr<Server>> Start(Config config, wal::Disk& disk = wal::RealDisk());
+  // `hook`: see Loader.
+  static Result<std::unique_ptr<Server>> Start(Config config, wal::Disk& disk = wal::RealDisk(),
+                                               Loader::Hook hook = {});
   ~Server();
 
   // Serves on this thread and the other loops' until somebody asks for the stop.
@@ -46,15 +54,26 @@ class Server {
   const Registry& registry() const { return *registry_; }
   Keyspace& keyspace() { return *keyspace_; }
   wal::Disk& disk() { return disk_; }
+  Checkpointer& checkpointer() { return *checkpointer_; }
+  BackupJob& backup_job() { return backup_job_; }
+  // What the log's files are encrypted with, as read when the log began; null or empty: nothing.
+  const std::shared_ptr<const wal::KeyRing>& wal_keys() const { return wal_keys_; }
   wal::Log* log() { return execution_->log; }
-  const wal::RecoveryReport& recovery() const { return recovery_; }
+  // Whether the log is still being replayed while commands run already. Any thread.
+  bool recovering() const { return recovering_.load(std::memory_order_acquire); }
+  // What is known of it so far, with its time. Any thread.
+  wal::RecoveryReport recovery() const;
+  // How far it is, or was at its end; all 0 where nothing was replayed.
+  LoadProgress load_progress() const {
+    return loader_ == nullptr ? last_progress_ : loader_->progress();
+  }
+  // From the opening of the log until commands ran; 0 without a log.
+  int64_t time_to_serving_ms() const { return time_to_serving_ms_; }
   const std::vector<std::unique_ptr<Loop>>& loops() const { return loops_; }
   const std::string& run_id() const { return run_id_; }
   const std::string& replication_id() const { return replication_id_; }
   int64_t start_ms() const { return start_ms_; }
   uint64_t rejected_connections() const { return rejected_connections_; }
-  int64_t last_save_ms() const { return last_save_ms_; }
-
   uint64_t NextClientId() { return next_client_id_.fetch_add(1, std::memory_order_relaxed); }
 
   // Whether the client's unsent output is over client-output-buffer-limit, or over what a client is
@@ -98,9 +117,14 @@ class Server {
   };
 
   Server(Config config, wal::Disk& disk);
-  Status OpenLog();
+  Status OpenLog(Loader::Hook hook);
+  // Begins to replay, and where the whole log is to be judged first, ends it, too.
+  Status BeginLoading();
+  void EndLoading();  // loop 0, IN, or its place before it runs
+  void LogLoading() const;
+  void LogRecovered() const;
   void ListenToLog();
-  // After a time without the log, when its disk works again: goes on with an image of all data.
+  // After a time without the log, when its disk works again: goes on with a checkpoint.
   void HealLog();
   Status Listen();
   // Binds and listens on every address of `bind`; on an error `listeners` is empty.
@@ -118,7 +142,8 @@ class Server {
   void StopAccepting(std::unique_ptr<Listener> listener);
   void ReplaceTcpListeners(std::vector<std::unique_ptr<Listener>> listeners);
   static void CloseNow(std::vector<std::unique_ptr<Listener>>& listeners);
-  // CONFIG SET wal-enabled: a new epoch that begins with an image of all data; the end of the log.
+  // CONFIG SET wal-enabled: a new epoch, behind a gap until its checkpoint is there; the end of the
+  // log.
   Status StartLog(const Config& config);
   void StopLog();
   void StopLoops();
@@ -130,16 +155,25 @@ class Server {
   std::unique_ptr<World> world_;
   std::unique_ptr<Execution> execution_;
   std::unique_ptr<wal::Log> log_;
-  int64_t heal_not_before_ms_ = 0;  // monotonic
+  std::shared_ptr<const wal::KeyRing> wal_keys_;
+  mutable std::mutex recovery_mutex_;  // while these two change, or are read without the world
+  std::unique_ptr<Loader> loader_;     // while the log is replayed
   wal::RecoveryReport recovery_;
+  std::atomic<bool> recovering_{false};
+  LoadProgress last_progress_;
+  int64_t recovery_begin_us_ = 0;  // monotonic
+  int64_t time_to_serving_ms_ = 0;
+  int64_t loading_logged_us_ = 0;
+  Status failure_;  // why Run ends though nobody asked for it
   std::vector<std::unique_ptr<Loop>> loops_;
+  std::unique_ptr<Checkpointer> checkpointer_;
+  BackupJob backup_job_{disk_};
   std::vector<std::thread> threads_;  // of all loops but the first
   std::vector<std::unique_ptr<Listener>> listeners_;
   uv_signal_t signals_[2];
   std::string run_id_;
   std::string replication_id_;
   int64_t start_ms_ = 0;
-  int64_t last_save_ms_ = 0;
   std::atomic<uint64_t> next_client_id_{1};
   uint64_t rejected_connections_ = 0;  // loop 0
   bool stopping_ = false;              // loop 0

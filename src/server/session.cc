@@ -4,6 +4,7 @@
 
 #include "src/server/loop.h"
 #include "src/server/server.h"
+#include "src/server/wal_commands.h"
 #include "utils/check.h"
 #include "utils/log.h"
 
@@ -123,7 +124,9 @@ size_t Session::Run(std::string_view bytes) {
       client_.inline_request = bytes[done] != '*';
       const Dispatcher::Outcome outcome = dispatcher_.Run(client_, Args(argv_), reply);
       if (__builtin_expect(outcome != Dispatcher::Outcome::kDone, 0)) {
-        wait_ = outcome == Dispatcher::Outcome::kNoRoom ? Wait::kLogRoom : Wait::kPause;
+        wait_ = outcome == Dispatcher::Outcome::kNoRoom   ? Wait::kLogRoom
+                : outcome == Dispatcher::Outcome::kPaused ? Wait::kPause
+                                                          : Wait::kRecovery;
         break;  // the request stays in the input
       }
       reply.set_protocol(client_.protocol);
@@ -160,6 +163,13 @@ size_t Session::Run(std::string_view bytes) {
 
 bool Session::FinishDurableWait() {
   Client::DurableWait& wait = client_.durable_wait;
+  if (wait.kind != Client::DurableWait::Kind::kWaitAof) {
+    const size_t before = output_.size();
+    resp::Reply answer(output_, client_.protocol);
+    if (!AnswerWalWait(server_, wait, answer)) return false;
+    if (client_.reply_mode == ReplyMode::kOff) output_.Truncate(before);
+    return true;
+  }
   const wal::Log* log = server_.execution().log;
   const bool durable = log != nullptr && IsDurable(*log, wait.lsn);
   const bool late = wait.deadline_ms != 0 && dispatcher_.now_ms() >= wait.deadline_ms;

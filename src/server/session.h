@@ -61,7 +61,7 @@ class Session {
   // Runs what is waiting in the input; after kNoRoom or a pause, when that may be over.
   void Resume();
 
-  enum class Wait : uint8_t { kNothing, kLogRoom, kPause, kDurable, kTurn };
+  enum class Wait : uint8_t { kNothing, kLogRoom, kPause, kRecovery, kDurable, kTurn };
   Wait waiting() const { return wait_; }
 
   // --- bytes out ---

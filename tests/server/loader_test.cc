@@ -12,9 +12,16 @@
 #include <vector>
 
 #include "src/keyspace/effects.h"
+#include "tests/support/redis_client.h"
+#include "tests/support/test_server.h"
 
 namespace crab {
 namespace {
+
+using test::Eventually;
+using test::RedisClient;
+using test::ScopedDirectory;
+using test::TestServer;
 
 // A backlog in memory: the records of each unit.
 class FakeBacklog : public wal::Backlog {
@@ -374,6 +381,206 @@ TEST_P(LoaderTest, StopsWithTheUnitAtHand) {
   loader.Stop();
   opener.join();
   EXPECT_TRUE(loader.WaitFor(0));
+}
+
+// --- a server that is started again ---
+
+class ServingWhileLoadingTest : public testing::TestWithParam<int> {  // threads
+ protected:
+  static constexpr int kKeys = 2000;
+
+  ServingWhileLoadingTest() {
+    options_.threads = GetParam();
+    options_.log_directory = directory_.path() + "/wal";
+  }
+  static std::string Key(int i) { return "key" + std::to_string(i); }
+  static std::string Value(int i) {
+    return "value" + std::to_string(i) + std::string(static_cast<size_t>(i % 300), 'v');
+  }
+  // A log of kKeys keys, each set twice.
+  void Fill() {
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint());
+    for (int i = 0; i < kKeys; ++i) {
+      client.Queue({"SET", Key(i), "first"});
+      client.Queue({"SET", Key(i), Value(i)});
+    }
+    for (int i = 0; i < 2 * kKeys; ++i) ASSERT_EQ(client.Read(), "+OK");
+    ASSERT_TRUE(server.Stop().ok());
+  }
+  // The next start's workers wait for gate_.
+  void HoldWorkers() { options_.loader_hook = gate_.hook(); }
+  static std::string Field(RedisClient& client, const std::string& name) {
+    const std::string info = client.Run("INFO persistence");
+    const size_t at = info.find("\n" + name + ":");
+    if (at == std::string::npos) return "(none)";
+    const size_t begin = at + name.size() + 2;
+    return info.substr(begin, info.find('\r', begin) - begin);
+  }
+  static void WaitUntilLoaded(TestServer& server) {
+    ASSERT_TRUE(Eventually([&] { return !server.server().recovering(); }));
+  }
+
+  ScopedDirectory directory_;
+  TestServer::Options options_;
+  Gate gate_;
+};
+INSTANTIATE_TEST_SUITE_P(Threads, ServingWhileLoadingTest, testing::Values(1, 3));
+
+TEST_P(ServingWhileLoadingTest, AnswersWithTheRightValueFromTheStart) {
+  Fill();
+  HoldWorkers();
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(Field(client, "loading"), "0");
+  EXPECT_EQ(Field(client, "wal_recovering"), "1");
+  EXPECT_EQ(Field(client, "wal_recovery_units_done"), "0");
+  for (int i = 0; i < 5; ++i) {
+    const int late = kKeys - 1 - i;
+    EXPECT_EQ(client.Run({"GET", Key(late)}), "$" + Value(late));
+  }
+  EXPECT_EQ(client.Run({"MGET", Key(7), "none", Key(8)}),
+            "[$" + Value(7) + ", (nil), $" + Value(8) + "]");
+  EXPECT_EQ(client.Run("PING"), "+PONG");
+  EXPECT_EQ(Field(client, "wal_recovering"), "1");
+  EXPECT_LE(std::stoi(Field(client, "wal_recovery_units_done")), 8);
+  EXPECT_GT(std::stoi(Field(client, "wal_recovery_units_total")), 8);
+  EXPECT_GT(std::stoll(Field(client, "wal_recovery_bytes_total")), 0);
+  gate_.Open();
+  for (int i = 0; i < kKeys; ++i) ASSERT_EQ(client.Run({"GET", Key(i)}), "$" + Value(i));
+  WaitUntilLoaded(server);
+  EXPECT_EQ(Field(client, "wal_recovering"), "0");
+  EXPECT_EQ(Field(client, "wal_recovery_units_done"), Field(client, "wal_recovery_units_total"));
+  EXPECT_EQ(Field(client, "wal_recovery_entries_recovered"), std::to_string(2 * kKeys));
+  EXPECT_EQ(Field(client, "wal_recovery_entries_skipped"), "0");
+  for (int i = 0; i < kKeys; ++i) ASSERT_EQ(client.Run({"GET", Key(i)}), "$" + Value(i));
+  EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys));
+}
+
+TEST_P(ServingWhileLoadingTest, KeepsWhatIsWrittenMeanwhile) {
+  Fill();
+  HoldWorkers();
+  {
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint());
+    for (int i = 0; i < kKeys; i += 100) {
+      EXPECT_EQ(client.Run({"APPEND", Key(i), "+"}), ":" + std::to_string(Value(i).size() + 1));
+    }
+    EXPECT_EQ(client.Run({"DEL", Key(1), Key(2), "none"}), ":2");
+    EXPECT_EQ(client.Run({"RENAME", Key(3), "renamed"}), "+OK");
+    EXPECT_EQ(client.Run("SET new value"), "+OK");
+    EXPECT_EQ(Field(client, "wal_recovering"), "1");
+    gate_.Open();
+    WaitUntilLoaded(server);
+    EXPECT_EQ(client.Run({"APPEND", Key(0), "+"}), ":" + std::to_string(Value(0).size() + 2));
+    ASSERT_TRUE(server.Stop().ok());
+  }
+  options_.loader_hook = {};
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run({"GET", Key(0)}), "$" + Value(0) + "++");
+  for (int i = 100; i < kKeys; i += 100) {
+    EXPECT_EQ(client.Run({"GET", Key(i)}), "$" + Value(i) + "+");
+  }
+  EXPECT_EQ(client.Run({"EXISTS", Key(1), Key(2), Key(3)}), ":0");
+  EXPECT_EQ(client.Run("GET renamed"), "$" + Value(3));
+  EXPECT_EQ(client.Run("GET new"), "$value");
+  EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys - 1));
+}
+
+TEST_P(ServingWhileLoadingTest, WhatNeedsAllKeysWaitsAndIsExact) {
+  Fill();
+  HoldWorkers();
+  TestServer server(options_);
+  RedisClient waiting(server.unix_endpoint()), other(server.unix_endpoint());
+  waiting.Queue({"SET", "one", "more"});
+  waiting.Queue({"DBSIZE"});
+  waiting.Queue({"PING"});
+  EXPECT_EQ(waiting.Read(), "+OK");
+  // The DBSIZE holds back its own connection only.
+  ASSERT_TRUE(Eventually([&] { return Field(other, "wal_recovering") == "1"; }));
+  EXPECT_EQ(other.Run({"GET", Key(5)}), "$" + Value(5));
+  EXPECT_EQ(other.Run("CONFIG SET wal-enabled no").substr(0, 4), "-ERR");
+  gate_.Open();
+  EXPECT_EQ(waiting.Read(), ":" + std::to_string(kKeys + 1));
+  EXPECT_EQ(waiting.Read(), "+PONG");
+}
+
+TEST_P(ServingWhileLoadingTest, AFlushWaitsAndLeavesNothing) {
+  Fill();
+  HoldWorkers();
+  {
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint()), other(server.unix_endpoint());
+    client.Queue({"FLUSHALL"});
+    client.Queue({"DBSIZE"});
+    EXPECT_EQ(other.Run({"GET", Key(5)}), "$" + Value(5));
+    gate_.Open();
+    EXPECT_EQ(client.Read(), "+OK");
+    EXPECT_EQ(client.Read(), ":0");
+    EXPECT_EQ(client.Run("SET after flush"), "+OK");
+    ASSERT_TRUE(server.Stop().ok());
+  }
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run("DBSIZE"), ":1");
+  EXPECT_EQ(client.Run("GET after"), "$flush");
+}
+
+TEST_P(ServingWhileLoadingTest, StopsInTheMiddle) {
+  Fill();
+  HoldWorkers();
+  {
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint()), waiting(server.unix_endpoint());
+    waiting.Queue({"DBSIZE"});
+    EXPECT_EQ(client.Run("SET new value"), "+OK");
+    EXPECT_EQ(Field(client, "wal_recovering"), "1");
+    server.server().RequestStop();
+    gate_.Open();
+    EXPECT_TRUE(server.Wait().ok());
+  }
+  options_.loader_hook = {};
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys + 1));
+  EXPECT_EQ(client.Run("GET new"), "$value");
+}
+
+TEST_P(ServingWhileLoadingTest, TheOtherModesLoadFirst) {
+  Fill();
+  for (const char* mode : {"prefix", "strict"}) {
+    options_.arguments = {"--wal-recovery", mode};
+    TestServer server(options_);
+    EXPECT_FALSE(server.server().recovering());
+    RedisClient client(server.unix_endpoint());
+    EXPECT_EQ(Field(client, "wal_recovering"), "0");
+    EXPECT_EQ(Field(client, "wal_recovery_entries_recovered"), std::to_string(2 * kKeys));
+    EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys));
+  }
+}
+
+TEST_P(ServingWhileLoadingTest, KeysExpireWhenTheirTimeComes) {
+  options_.arguments = {"--enable-debug-command", "yes"};
+  {
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint());
+    ASSERT_EQ(client.Run("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK");
+    for (int i = 0; i < 100; ++i) {
+      ASSERT_EQ(client.Run({"SET", Key(i), "v", "PX", "1"}), "+OK");
+      ASSERT_EQ(client.Run({"SET", "lasting" + Key(i), "v", "EX", "10000"}), "+OK");
+    }
+    ASSERT_TRUE(server.Stop().ok());
+  }
+  HoldWorkers();
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run({"GET", Key(1)}), "(nil)");
+  EXPECT_EQ(client.Run({"GET", "lasting" + Key(1)}), "$v");
+  EXPECT_EQ(Field(client, "wal_recovering"), "1");
+  gate_.Open();
+  WaitUntilLoaded(server);
+  EXPECT_TRUE(Eventually([&] { return client.Run("DBSIZE") == ":100"; }));
 }
 
 }  // namespace
