@@ -1,4 +1,11 @@
-// The files of the log: opening, sealing and naming them. The writer's thread only.
+// The files of the log: opening, sealing, naming and retiring them. The writer's thread only.
+//
+// Retiring. A segment may go when no record above `oldest_kept_` counts in it. The first LSN of
+// each later segment bounds what counts in it, and a bound never rises from an older segment to a
+// newer one: so the oldest may always go first, and what is cut off or unreadable goes by the same
+// rule. Under `sync` a file becomes a spare, for its blocks are there already. Not one with a
+// second name: a backup has it. Its name is taken away first, and durably, so that nobody can link
+// it any more and no restart finds a segment's name on zeroes; then the links are counted.
 #include <sys/random.h>
 
 #include <algorithm>
@@ -6,13 +13,16 @@
 #include <utility>
 
 #include "persistence/log_impl.h"
+#include "persistence/reader.h"
 #include "utils/check.h"
+#include "utils/log.h"
 
 namespace crab::wal {
 namespace {
 
 constexpr uint64_t kFirstZeroedBytes = uint64_t{1} << 20;  // where no spare is ready
 constexpr uint64_t kEndBytes = FrameBytes(sizeof(EndPayload));
+constexpr int64_t kRetireAgainUs = 1000000;
 
 }  // namespace
 
@@ -25,26 +35,26 @@ bool LogImpl::ZeroesAhead() const {
 // A record larger than a segment goes into one of its own, whatever its size.
 bool LogImpl::SegmentIsFull(uint64_t frame_bytes) const {
   if (segment_->records() == 0) return false;
-  const uint64_t end = segment_->offset() + frame_bytes + kEndBytes;
+  const uint64_t end = segment_->offset() + frame_bytes + segment_->index_bytes() + kEndBytes;
   if (end > max_segment_bytes_.load(std::memory_order_relaxed)) return true;
-  return ZeroesAhead() && end > segment_->zeroed_bytes() && spares_->ready();
+  return ZeroesAhead() && end > segment_->zeroed_bytes() && spares_->ready() > 0;
 }
 
 Status LogImpl::Rotate() {
   // Synced before as well as after: a SEAL that is there says that all before it is.
-  TRY(segment_->Sync());
+  TRY(SyncFile());
   stage_.clear();
   segment_->AddEnd(stage_, FrameType::kSeal, next_lsn_ - 1, clock_.WallMs());
-  TRY(segment_->Write(stage_));
-  NoteWritten(stage_.size());
-  stage_.clear();
+  TRY(WriteStaged());
   block_staged_ = staged_;  // its last block is never written again
   if (ring_ != nullptr) {
     TRY(SyncSegment());
   } else {
-    TRY(segment_->Sync());  // while the log is being opened
+    TRY(SyncFile());  // while the log is being opened
   }
   predecessor_crc_ = segment_->running_crc();
+  // So that the SEAL is found at the file's end. Where that fails the file is only read through.
+  (void)segment_->Trim();
   return OpenSegment(epoch_, next_lsn_, /*gap=*/false);
 }
 
@@ -67,6 +77,8 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.format_version = kFormatVersion;
   info.min_reader_version = kMinReaderVersion;
   info.identity = identity_;
+  info.shard_by_hashtag = options_.shard_by_hashtag;
+  ChoosePacking(&info);
   info.epoch = epoch_ = epoch;
   info.created_at_ms = clock_.WallMs();
   info.first_lsn = first_lsn;
@@ -79,22 +91,29 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.predecessor_crc = std::exchange(predecessor_crc_, 0);
   info.ring_epoch = ring_epoch_;
 
-  segment_ = nullptr;
-  std::string made_at = spares_->path();
+  LeaveSegment();
+  stage_.clear();
+  plain_.clear();
+  plain_records_ = 0;
   std::optional<SpareMaker::Spare> spare = spares_->Take();
   if (!spare) {
-    made_at = Path("segment.tmp");
+    const std::string path = Path("segment.tmp");
     uint64_t bytes = ZeroesAhead() ? std::min(kFirstZeroedBytes,
                                               max_segment_bytes_.load(std::memory_order_relaxed))
                                    : kSegmentHeaderBytes;
-    auto file = MakeZeroedFile(disk_, made_at, bytes);
-    if (!file.ok() && file.system_errno() == ENOSPC && bytes > kSegmentHeaderBytes) {
+    auto file = MakeZeroedFile(disk_, path, bytes);
+    if (!file.ok() && IsOutOfSpace(file.system_errno()) && bytes > kSegmentHeaderBytes) {
       bytes = kSegmentHeaderBytes;  // zeroes are a comfort that the disk has no room for
-      file = MakeZeroedFile(disk_, made_at, bytes);
+      file = MakeZeroedFile(disk_, path, bytes);
     }
-    spare = SpareMaker::Spare{TRY(std::move(file)), bytes};
+    spare = SpareMaker::Spare{path, TRY(std::move(file)), bytes};
   }
-  TRY(spare->file->WriteAt(0, EncodeSegmentHeader(info)));
+  std::string made_at = std::move(spare->path);
+  Status written = spare->file->WriteAt(0, EncodeSegmentHeader(info));
+  if (!written.ok()) {
+    (void)disk_.Remove(made_at);  // a spare is all zeroes, and this one no longer is
+    return written;
+  }
   auto segment = std::make_unique<SegmentWriter>(info, std::move(spare->file), spare->bytes);
   if (gap) {
     std::string frame;
@@ -102,21 +121,46 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
     TRY(segment->Write(frame));
   }
   segment_ = std::move(segment);
+  named_ = false;
   return made_at;
+}
+
+// How this segment's records are written: as the options say at this moment.
+void LogImpl::ChoosePacking(SegmentInfo* info) {
+  const Compression compression = compression_.load(std::memory_order_relaxed);
+  const bool encrypts = options_.keys != nullptr && !options_.keys->empty();
+  if (compression == Compression::kNone && !encrypts) return;
+  info->compression = compression;
+  if (compression != Compression::kNone) info->flags |= kFlagCompressed;
+  if (encrypts) {
+    info->flags |= kFlagEncrypted;
+    info->key_id = options_.keys->current_id();
+  }
+  info->min_reader_version = kMinPackReaderVersion;
+  if (codec_ == nullptr || codec_compression_ != compression) {
+    codec_ = std::make_unique<Codec>(compression, options_.keys);
+    codec_compression_ = compression;
+  }
 }
 
 // The moment from which the new file ends its predecessor.
 Status LogImpl::NameSegment(const std::string& made_at) {
   const SegmentInfo& info = segment_->info();
   Status named = [&]() -> Status {
-    TRY(segment_->Sync());
+    TRY(SyncFile());
     TRY(disk_.Rename(made_at, info.path));
     return disk_.SyncDirectory(options_.directory);
   }();
   if (!named.ok()) {
-    segment_ = nullptr;
+    // Where only the directory could not be synced, the file is there under its name.
+    named_ = disk_.LinkCount(info.path).ok();
+    if (!named_) (void)disk_.Remove(made_at);
+    LeaveSegment();
     return named;
   }
+  named_ = true;
+  BoundOldSegments(info.first_lsn);
+  retire_requested_.store(true, std::memory_order_relaxed);
   predecessor_number_ = info.number;
   if (ring_ != nullptr) ring_->header().epoch.store(info.epoch, std::memory_order_release);
   std::lock_guard guard(control_mutex_);
@@ -124,9 +168,154 @@ Status LogImpl::NameSegment(const std::string& made_at) {
   metrics_.segment_number = info.number;
   metrics_.segment_offset = segment_->offset();
   metrics_.total_bytes += segment_->offset();
+  metrics_.sealed_lsn = info.first_lsn - 1;  // what is before it is never written to again
   ++metrics_.segments;
   ++metrics_.segments_created;
   return Status::Ok();
+}
+
+// --- retiring ------------------------------------------------------------------------------------
+
+// The file at hand is written no more.
+void LogImpl::LeaveSegment() {
+  if (segment_ == nullptr) return;
+  if (named_) {
+    const uint64_t bytes = std::max(segment_->offset(), kSegmentHeaderBytes);
+    old_segments_.push_back({segment_->info().path, kUnknownLsn, clock_.WallMs(), bytes});
+  }
+  segment_ = nullptr;
+}
+
+// A segment that begins with this LSN is part of the log now.
+void LogImpl::BoundOldSegments(Lsn first_lsn) {
+  for (auto old = old_segments_.rbegin(); old != old_segments_.rend(); ++old) {
+    if (old->last < first_lsn) break;
+    old->last = first_lsn - 1;
+  }
+}
+
+// At the start: what is there before this run's first segment.
+Status LogImpl::FindOldSegments() {
+  auto reader = TRY(Reader::Open(disk_, options_.directory));
+  const std::vector<SegmentInfo>& found = reader->segments();
+  int64_t ended_at_ms = clock_.WallMs();
+  Lsn last = kUnknownLsn;
+  for (auto info = found.rbegin(); info != found.rend(); ++info) {
+    old_segments_.push_front({info->path, last, ended_at_ms, info->file_bytes});
+    if (!info->problem.empty()) continue;
+    last = std::min(last, info->first_lsn - 1);
+    ended_at_ms = std::min(ended_at_ms, info->created_at_ms);
+  }
+  return Status::Ok();
+}
+
+// How many of the oldest segments are to be retired now.
+size_t LogImpl::Retirable() const {
+  const Lsn oldest_kept = oldest_kept_.load(std::memory_order_acquire);
+  size_t unneeded = 0;
+  while (unneeded < old_segments_.size() && old_segments_[unneeded].last <= oldest_kept) {
+    ++unneeded;
+  }
+  // Asked for by hand: whatever is retained, but so many files in all.
+  size_t by_hand = 0;
+  const uint64_t left = cleanup_keep_.load(std::memory_order_acquire);
+  const size_t total = old_segments_.size() + (segment_ != nullptr && named_ ? 1 : 0);
+  if (left < total) by_hand = std::min<size_t>(unneeded, total - left);
+  const uint64_t keep = keep_segments_.load(std::memory_order_relaxed);
+  size_t by_rule = unneeded > keep ? unneeded - keep : 0;
+  const uint64_t keep_ms = keep_ms_.load(std::memory_order_relaxed);
+  if (keep_ms != 0) {
+    const int64_t now_ms = clock_.WallMs();
+    const auto retained = [&](const OldSegment& old) {
+      return now_ms - old.ended_at_ms < static_cast<int64_t>(keep_ms);
+    };
+    by_rule = std::find_if(old_segments_.begin(), old_segments_.begin() + by_rule, retained) -
+              old_segments_.begin();
+  }
+  return std::max(by_hand, by_rule);
+}
+
+// One file at a time, so that appenders do not wait for a disk that is busy with old files. True:
+// there is more to do.
+bool LogImpl::RetireOne(int64_t now_us) {
+  const bool asked = retire_requested_.exchange(false, std::memory_order_seq_cst);
+  if (!asked && (retire_at_us_ == 0 || now_us < retire_at_us_)) return false;
+  retire_at_us_ = 0;
+  Status retired = Status::Ok();
+  if (Retirable() > 0) {
+    retired = ZeroesAhead() && spares_->StartRecycling() ? RecycleOldest() : RemoveOldest();
+    if (retired.ok()) retire_requested_.store(true, std::memory_order_relaxed);
+  } else {
+    cleanup_keep_.store(kNoCleanup, std::memory_order_relaxed);
+    if (directory_changed_) {
+      retired = disk_.SyncDirectory(options_.directory);
+      if (retired.ok()) directory_changed_ = false;
+    }
+    // What is retained for a time goes by the clock.
+    if (keep_ms_.load(std::memory_order_relaxed) != 0 && !old_segments_.empty()) {
+      retire_at_us_ = now_us + kRetireAgainUs;
+    }
+  }
+  if (!retired.ok()) {
+    retire_at_us_ = now_us + kRetireAgainUs;
+    if (!std::exchange(retire_failure_told_, true)) {
+      LogWarn("an old segment of the log cannot be removed; tried again later",
+              {{"error", retired.message()}});
+    }
+    return false;
+  }
+  if (directory_changed_ || Retirable() > 0) return true;
+  retire_failure_told_ = false;
+  return false;
+}
+
+Status LogImpl::RemoveOldest() {
+  Status removed = disk_.Remove(old_segments_.front().path);
+  if (!removed.ok() && removed.system_errno() != ENOENT) return removed;
+  directory_changed_ = true;
+  NoteRetired(/*recycled=*/false);
+  return Status::Ok();
+}
+
+// Makes a spare of the oldest segment, or removes it where a backup has it too.
+Status LogImpl::RecycleOldest() {
+  const std::string& path = spares_->unfinished_path();
+  Status renamed = disk_.Rename(old_segments_.front().path, path);
+  if (!renamed.ok()) {
+    spares_->CancelRecycling();
+    return RemoveOldest();
+  }
+  directory_changed_ = true;
+  Status synced = disk_.SyncDirectory(options_.directory);
+  const auto links = disk_.LinkCount(path);
+  const bool recycled = synced.ok() && links.ok() && *links == 1;
+  if (recycled) {
+    directory_changed_ = false;
+    spares_->Recycle(max_segment_bytes_.load(std::memory_order_relaxed));
+  } else {
+    (void)disk_.Remove(path);
+    spares_->CancelRecycling();
+  }
+  NoteRetired(recycled);
+  return synced;
+}
+
+// The disk is full: what may go goes at once.
+void LogImpl::RemoveRetirable() {
+  while (Retirable() > 0) {
+    if (!RemoveOldest().ok()) break;
+  }
+  retire_requested_.store(true, std::memory_order_relaxed);  // the directory is to be synced
+}
+
+void LogImpl::NoteRetired(bool recycled) {
+  const OldSegment old = std::move(old_segments_.front());
+  old_segments_.pop_front();
+  std::lock_guard guard(control_mutex_);
+  metrics_.segments -= std::min<uint64_t>(metrics_.segments, 1);
+  metrics_.total_bytes -= std::min(metrics_.total_bytes, old.bytes);
+  ++metrics_.segments_retired;
+  if (recycled) ++metrics_.segments_recycled;
 }
 
 }  // namespace crab::wal

@@ -2,6 +2,15 @@
 // segment of a new epoch gets it. When that fails too, `on_error` decides: refuse (the ring keeps
 // everything and the disk is tried again), degrade (the ring is given up, and the log waits until
 // the disk works and Resume() is called), or exit. The writer's thread only.
+//
+// After Resume() records are kept behind a gap, and nothing is promised of them until a checkpoint
+// bridges it: replies are not held, durable_lsn stands still, and a failure of the disk just begins
+// another gap. A new segment that begins where the gap's began (nothing behind it was durable) says
+// GAP again, for without that it would be read as undoing the gap.
+//
+// A directory that vanished is not made anew: mostly it is a mount that went away, and what is
+// written below its place would be hidden when it returns. Once there is one again, the log goes on
+// in it: in a new epoch where the old segments are there, behind a gap where they are not.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -17,6 +26,7 @@ namespace {
 
 constexpr int kFailuresMax = 3;  // new segments tried before the disk counts as broken
 constexpr int kRelapsesMax = 6;  // of which each doubles the time to the next try
+constexpr int64_t kLookAgainUs = 1000000;
 
 }  // namespace
 
@@ -27,18 +37,25 @@ void LogImpl::MeetDiskError(const Status& error, bool sync) {
     ++(sync ? metrics_.sync_errors : metrics_.write_errors);
     metrics_.last_error = error.message();
   }
-  if (segment_ != nullptr) {
+  if (segment_ != nullptr && named_) {
     failed_ = segment_->info();
     // All of it goes into the next file or is given up; what it takes may be what fills the disk.
     if (failed_->first_lsn > written_lsn_.load(std::memory_order_relaxed)) {
       (void)segment_->CutToStart();
     }
   }
-  segment_ = nullptr;
+  LeaveSegment();
   stage_.clear();
+  plain_.clear();
+  plain_records_ = 0;
   sync_requested_.store(true, std::memory_order_seq_cst);  // whoever asked still waits
-  if (error.system_errno() == ENOSPC) spares_->GiveUp();
-  if (++failures_ > kFailuresMax) {
+  if (IsOutOfSpace(error.system_errno())) {
+    spares_->GiveUp();
+    RemoveRetirable();
+  }
+  // Nothing that waits for a checkpoint was promised.
+  const bool awaits = awaits_checkpoint_.load(std::memory_order_relaxed);
+  if (++failures_ > kFailuresMax || awaits || error.system_errno() == ENOENT) {
     EnterTrouble(error);
     return;
   }
@@ -66,21 +83,20 @@ Status LogImpl::BeginAfterFailure() {
   next_lsn_ = freed + 1;
   const bool copies = safe_lsn_ < freed && failed_;
   const Lsn first = copies ? safe_lsn_ + 1 : next_lsn_;
-  const std::string made_at = TRY(PrepareSegment(epoch_ + 1, first, /*gap=*/false));
-  stage_.clear();
+  const std::string made_at =
+      TRY(PrepareSegment(epoch_ + 1, first, /*gap=*/first == gap_first_lsn_));
   Status begun = [&]() -> Status {
     if (copies) TRY(CopyBack(first, freed));
     Published record;
     while (next_lsn_ <= durable && FindPublished(next_lsn_, &record)) {
-      const uint64_t start = segment_->offset();
-      segment_->Add(stage_, record.header, record.payload);
-      NoteStaged(record, start, segment_->offset());
+      Stage(record.header, record.payload);
+      NoteStaged(record);
     }
-    TRY(segment_->Write(std::exchange(stage_, {})));
-    return Status::Ok();
+    return WriteFirst();
   }();
   if (begun.ok()) return NameSegment(made_at);
-  segment_ = nullptr;
+  (void)disk_.Remove(made_at);
+  LeaveSegment();
   // A write that failed may go better the next time; what cannot be read is lost, and the next
   // start reports it.
   if (begun.system_errno() != 0 || !copies) return begun;
@@ -105,20 +121,57 @@ Status LogImpl::CopyBack(Lsn first, Lsn last) {
     const std::string_view payload(bytes.data() + at + sizeof(header), header.length);
     header.crc ^= PlaceMix(failed_->salt, at);
     if (header.crc != BodyCrc(header, payload)) break;
-    if (IsRecord(header.type) && header.lsn == wanted) {
-      segment_->Add(stage_, header, payload);
-      ++wanted;
+    if (header.type == static_cast<uint8_t>(FrameType::kPack)) {
+      TRY(CopyPack(header, payload, at, last, &wanted));
+    } else {
+      TRY(CopyRecord(header, payload, last, &wanted));
     }
-    if (stage_.size() >= kStageBytes) TRY(segment_->Write(std::exchange(stage_, {})));
     at += frame_bytes;
   }
-  TRY(segment_->Write(std::exchange(stage_, {})));
+  TRY(WriteFirst());
   if (wanted <= last) return Status::Error("the failed segment cannot be read back");
   return Status::Ok();
 }
 
+Status LogImpl::CopyRecord(const FrameHeader& header, std::string_view payload, Lsn last,
+                           Lsn* wanted) {
+  if (!IsRecord(header.type) || header.lsn != *wanted || *wanted > last) return Status::Ok();
+  Stage(header, payload);
+  ++*wanted;
+  return staged_bytes() >= kStageBytes ? WriteFirst() : Status::Ok();
+}
+
+Status LogImpl::CopyPack(const FrameHeader& header, std::string_view payload, uint64_t offset,
+                         Lsn last, Lsn* wanted) {
+  PackContext context = {failed_->identity.log_id, failed_->number, offset, {}};
+  if (payload.size() < sizeof(context.payload)) return Status::Ok();
+  std::memcpy(&context.payload, payload.data(), sizeof(context.payload));
+  Codec codec(failed_->compression, options_.keys);
+  std::string scratch;
+  auto unpacked = codec.Unpack(payload.substr(sizeof(context.payload)), context.bytes(),
+                               header.flags, context.payload.plain_bytes, &scratch);
+  // An errno would mean that trying again may help.
+  if (!unpacked.ok()) return Status::Error(std::string(unpacked.message()));
+  for (std::string_view rest = *unpacked; rest.size() >= sizeof(FrameHeader);) {
+    FrameHeader inner;
+    std::memcpy(&inner, rest.data(), sizeof(inner));
+    if (FrameBytes(inner.length) > rest.size()) break;
+    const std::string_view record = rest.substr(sizeof(inner), inner.length);
+    if (inner.crc != BodyCrc(inner, record)) break;
+    TRY(CopyRecord(inner, record, last, wanted));
+    rest.remove_prefix(FrameBytes(inner.length));
+  }
+  return Status::Ok();
+}
+
+// Writes what a segment begins with before it has its name.
+Status LogImpl::WriteFirst() {
+  TRY(StagePack());
+  return segment_->Write(std::exchange(stage_, {}));
+}
+
 void LogImpl::EnterTrouble(const Status& error) {
-  segment_ = nullptr;
+  LeaveSegment();
   {
     std::lock_guard guard(control_mutex_);
     metrics_.last_error = error.message();
@@ -132,6 +185,8 @@ void LogImpl::EnterTrouble(const Status& error) {
   }
   OnError action = on_error_.load(std::memory_order_relaxed);
   const bool sync = policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
+  const bool awaits = awaits_checkpoint_.load(std::memory_order_relaxed);
+  if (awaits && action != OnError::kExit) action = OnError::kDegrade;
   if (action == OnError::kAuto) action = sync ? OnError::kRefuse : OnError::kDegrade;
   if (action == OnError::kExit) {
     if (!options_.on_fatal) {
@@ -151,7 +206,12 @@ void LogImpl::EnterTrouble(const Status& error) {
   LogError(std::string(error.message()) + "; serving without the log: what changes from here on " +
                "is lost with the process, until the disk works again",
            {{"next_try_ms", retry_ms}, {"wal-on-error", "degrade"}});
-  // From here on nothing is kept: what is in the ring is given up with what comes.
+  GiveUpRing();
+}
+
+// From here on nothing is kept: what is in the ring is given up with what comes.
+void LogImpl::GiveUpRing() {
+  const bool sync = policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
   LockReservation();
   dropping_ = true;
   ring_->header().given_up.store(1, std::memory_order_release);
@@ -159,27 +219,47 @@ void LogImpl::EnterTrouble(const Status& error) {
   const Lsn durable = durable_lsn_.load(std::memory_order_relaxed);
   given_up_first_.store(durable + 1, std::memory_order_release);
   given_up_last_.store(last, std::memory_order_release);
-  if (sync) {
+  // Behind a gap no reply had been held.
+  if (sync && !awaits_checkpoint_.exchange(false, std::memory_order_acq_rel)) {
     failed_first_.store(durable + 1, std::memory_order_release);
     failed_last_.store(last, std::memory_order_release);
   }
+  awaits_checkpoint_.store(false, std::memory_order_release);
   dropped_.fetch_add(last - written_lsn_.load(std::memory_order_relaxed),
                      std::memory_order_relaxed);
+  // What is dropped has no LSN, so it gets one together: a checkpoint from before it is not to be
+  // taken for one that has it.
+  last_lsn_.store(last + 1, std::memory_order_release);
   SetState(State::kDegraded);
   UnlockReservation();
 }
 
 void LogImpl::RetryTrouble(int64_t now_us) {
   retry_at_us_ = now_us + RetryDelayUs();
+  if (resumable()) return;
+  if (PastIsLost()) {
+    // The lock went with the directory.
+    directory_lock_ = nullptr;
+    auto lock = disk_.Lock(options_.directory);
+    if (!lock.ok()) return;
+    directory_lock_ = std::move(lock).value();
+    if (state() != State::kDegraded) {
+      LogError(
+          "the segments of the log are gone from its directory; a checkpoint is to begin it "
+          "anew, and what had not been answered is given up",
+          {{"directory", options_.directory}});
+      GiveUpRing();
+    }
+  }
   const bool degraded = state() == State::kDegraded;
-  if (degraded && resumable()) return;
   if (degraded) {
     // The appenders that had reserved before the log degraded must be through.
-    const Lsn last = last_lsn_.load(std::memory_order_acquire);
+    const Lsn given_up = given_up_last_.load(std::memory_order_relaxed);
     Published record;
-    for (Lsn lsn = next_lsn_; lsn <= last; ++lsn) {
+    for (Lsn lsn = next_lsn_; lsn <= given_up; ++lsn) {
       if (!FindPublished(lsn, &record)) return;
     }
+    const Lsn last = last_lsn_.load(std::memory_order_acquire);
     FreeHeap(last);
     next_lsn_ = last + 1;
     staged_ = block_staged_ = Mark{last, head_.load(std::memory_order_relaxed)};
@@ -193,12 +273,16 @@ void LogImpl::RetryTrouble(int64_t now_us) {
     if (opened.ok()) ++metrics_.heals;
   }
   if (!opened.ok()) return;
-  LogWarn(degraded ? "the disk of the log works again; the log goes on once an image is in it"
+  LogWarn(degraded ? "the disk of the log works again; the log goes on once there is a checkpoint"
                    : "the disk of the log works again; writes are accepted",
           {{"segment", segment_->info().name}, {"epoch", segment_->info().epoch}});
   // All of the ring is free for what comes after Resume(). Not before the gap is on disk: until
   // then a restart finds in the ring what the files lack.
-  if (degraded) Free(staged_);
+  if (degraded) {
+    Free(staged_);
+    synced_lsn_ = next_lsn_ - 1;
+    gap_first_lsn_ = next_lsn_;
+  }
   failures_ = 0;
   notify_ = true;
   clean_at_us_ = 0;  // all that waited is overdue
@@ -208,6 +292,36 @@ void LogImpl::RetryTrouble(int64_t now_us) {
   } else {
     SetState(State::kRunning);
   }
+}
+
+// A checkpoint has bridged the gap: from here on promises are made again.
+void LogImpl::EndGap() {
+  if (!awaits_checkpoint_.load(std::memory_order_acquire)) return;
+  const Lsn checkpoint = checkpoint_lsn_.load(std::memory_order_acquire);
+  if (checkpoint < gap_lsn_.load(std::memory_order_relaxed)) return;
+  durable_lsn_.store(synced_lsn_, std::memory_order_release);
+  ring_->header().durable_lsn.store(synced_lsn_, std::memory_order_release);
+  ring_->header().given_up.store(0, std::memory_order_release);
+  awaits_checkpoint_.store(false, std::memory_order_release);
+  SetState(State::kRunning);
+  LogWarn("the log goes on behind a checkpoint; all promises hold again",
+          {{"checkpoint_lsn", checkpoint}, {"segment", segment_->info().name}});
+  notify_ = true;
+}
+
+// Looked for now and then: a file whose name is gone would take records that no restart finds.
+Status LogImpl::LookForSegment() {
+  const int64_t now_us = clock_.MonotonicUs();
+  if (!named_ || now_us - looked_at_us_ < kLookAgainUs) return Status::Ok();
+  looked_at_us_ = now_us;
+  auto links = disk_.LinkCount(segment_->info().path);
+  return links.system_errno() == ENOENT ? links.TakeStatus() : Status::Ok();
+}
+
+// The directory is there, and the segment that was written last is not in it.
+bool LogImpl::PastIsLost() {
+  if (old_segments_.empty() || !disk_.List(options_.directory).ok()) return false;
+  return disk_.LinkCount(old_segments_.back().path).system_errno() == ENOENT;
 }
 
 }  // namespace crab::wal

@@ -18,8 +18,9 @@
 namespace crab::wal {
 namespace {
 
-constexpr uint64_t kLargeBytes = uint64_t{256} << 10;  // payloads written without a copy
-constexpr uint64_t kBlockBytes = 4096;                 // what a disk rewrites at least
+constexpr uint64_t kLargeBytes = uint64_t{256} << 10;   // payloads written without a copy
+constexpr uint64_t kPackBytesMin = uint64_t{64} << 10;  // what a full segment may overshoot by
+constexpr uint64_t kBlockBytes = 4096;                  // what a disk rewrites at least
 constexpr int64_t kNapUs = 2000;
 constexpr int64_t kLongestSleepUs = 1000000;
 constexpr int64_t kKickLostUs = 20000;  // for callers that append and do not kick
@@ -35,11 +36,13 @@ void LogImpl::RunWriter() {
     bool worked = false;
     if (stopping) {
       // FinishLog() does it all, also where the last round left no segment to write to.
-    } else if (state() == State::kRunning) {
+    } else if (Working()) {
       worked = Round(now_us);
+      EndGap();
     } else if (now_us >= retry_at_us_) {
       RetryTrouble(now_us);
     }
+    if (!stopping) worked = RetireOne(now_us) || worked;
     if (std::exchange(notify_, false)) Notify();
     if (stopping) break;
     Sleep(worked, now_us);
@@ -49,16 +52,25 @@ void LogImpl::RunWriter() {
   Notify();
 }
 
+// Records are kept: also behind a gap, though nothing is promised of them yet.
+bool LogImpl::Working() const {
+  return state() == State::kRunning || awaits_checkpoint_.load(std::memory_order_acquire);
+}
+
 // Writes and syncs what is due. True when there was something.
 bool LogImpl::Round(int64_t now_us) {
   const SyncPolicy policy = policy_.load(std::memory_order_relaxed);
   const bool requested = sync_requested_.exchange(false, std::memory_order_seq_cst);
   const bool urgent = urgent_.exchange(false, std::memory_order_seq_cst);
+  const bool asked_to_rotate = rotate_requested_.exchange(false, std::memory_order_seq_cst);
   const Lsn last = last_lsn_.load(std::memory_order_acquire);
+  if (asked_to_rotate) {
+    rotating_ = true;
+    rotate_upto_ = last;
+  }
   const bool unwritten = next_lsn_ <= last;
-  const bool unsynced =
-      policy != SyncPolicy::kNone && durable_lsn_.load(std::memory_order_relaxed) + 1 < next_lsn_;
-  if (!unwritten && !unsynced && !requested) {
+  const bool unsynced = policy != SyncPolicy::kNone && synced_lsn_ + 1 < next_lsn_;
+  if (!unwritten && !unsynced && !requested && !rotating_) {
     clean_at_us_ = now_us;
     if (stated_lsn_ < durable_lsn_.load(std::memory_order_relaxed) &&
         now_us - synced_at_us_ >= int64_t{options_.heartbeat_ms} * 1000) {
@@ -71,7 +83,7 @@ bool LogImpl::Round(int64_t now_us) {
   const bool pressed = HalfFull();
   const uint64_t gathered = head_.load(std::memory_order_relaxed) - staged_.position;
   bool worked = false;
-  if (unwritten && (prompt() || urgent || requested || due || pressed ||
+  if (unwritten && (prompt() || urgent || requested || rotating_ || due || pressed ||
                     gathered >= buffer_bytes_.load(std::memory_order_relaxed))) {
     const Lsn before = next_lsn_;
     Status drained = Drain(last);
@@ -85,9 +97,18 @@ bool LogImpl::Round(int64_t now_us) {
       if (next_lsn_ > last) clean_at_us_ = now_us;
     }
   }
+  if (rotating_ && next_lsn_ > rotate_upto_) {
+    worked = true;
+    Status rotated = segment_->records() > 0 ? Rotate() : Status::Ok();
+    if (!rotated.ok()) {
+      MeetDiskError(rotated, /*sync=*/true);
+      return true;
+    }
+    rotating_ = false;
+  }
   const bool sync = policy == SyncPolicy::kSync || requested ||
                     (policy == SyncPolicy::kAsync && (due || pressed));
-  if (sync && durable_lsn_.load(std::memory_order_relaxed) + 1 < next_lsn_) {
+  if (sync && synced_lsn_ + 1 < next_lsn_) {
     worked = true;
     Status synced = SyncSegment();
     if (!synced.ok()) {
@@ -123,7 +144,7 @@ bool LogImpl::HalfFull() const {
 }
 
 void LogImpl::Sleep(bool worked, int64_t now_us) {
-  if (state() != State::kRunning) {
+  if (!Working()) {
     Park(/*until_kicked=*/false, ~uint64_t{0},
          std::clamp<int64_t>(retry_at_us_ - now_us, 1000, kLongestSleepUs));
     return;
@@ -132,7 +153,7 @@ void LogImpl::Sleep(bool worked, int64_t now_us) {
   if (prompt()) {
     // Kicks say when to write; without a shared ring the sync of `async` is due by the clock.
     const bool unsynced = policy_.load(std::memory_order_relaxed) == SyncPolicy::kAsync &&
-                          durable_lsn_.load(std::memory_order_relaxed) + 1 < next_lsn_;
+                          synced_lsn_ + 1 < next_lsn_;
     const int64_t sync_due_us = unsynced ? SyncDueUs() - clock_.MonotonicUs() : kKickLostUs;
     Park(/*until_kicked=*/true, half, std::clamp<int64_t>(sync_due_us, 100, kKickLostUs));
     return;
@@ -168,7 +189,13 @@ void LogImpl::Park(bool until_kicked, uint64_t wake_position, int64_t timeout_us
     }
   }
   if (stopping_.load(std::memory_order_seq_cst) ||
-      sync_requested_.load(std::memory_order_seq_cst) || urgent_.load(std::memory_order_seq_cst)) {
+      retire_requested_.load(std::memory_order_seq_cst)) {
+    timeout_us = 0;
+  }
+  // While the disk is in trouble these wait for the next try.
+  if (Working() && (sync_requested_.load(std::memory_order_seq_cst) ||
+                    rotate_requested_.load(std::memory_order_seq_cst) ||
+                    urgent_.load(std::memory_order_seq_cst))) {
     timeout_us = 0;
   }
   if (head_.load(std::memory_order_relaxed) >= wake_position) timeout_us = 0;
@@ -217,7 +244,7 @@ Status LogImpl::Drain(Lsn last) {
   while (next_lsn_ <= last && FindPublished(next_lsn_, &first)) {
     const uint64_t frame_bytes = FrameBytes(first.header.length);
     if (SegmentIsFull(kBatchBytes + frame_bytes)) TRY(Rotate());
-    TRY(WriteBatch(last));
+    TRY(segment_->packs() ? WritePack(last) : WriteBatch(last));
   }
   return Status::Ok();
 }
@@ -236,10 +263,66 @@ Status LogImpl::WriteBatch(Lsn last) {
     } else {
       segment_->Add(stage_, record.header, record.payload);
     }
-    NoteStaged(record, start, segment_->offset());
+    const Mark before = staged_;
+    NoteStaged(record);
+    NoteBlocks(before, start, segment_->offset());
   }
+  return WriteStaged();
+}
+
+// The same where batches are packed: a BATCH frame and a PACK. What compression saves is not known
+// before, so the last pack of a segment may stand across its bound by kPackBytesMin.
+Status LogImpl::WritePack(Lsn last) {
+  stage_.clear();
+  AddBatch(next_lsn_ - 1);
+  const Mark before = staged_;
+  const uint64_t start = segment_->offset();
+  const uint64_t bound = max_segment_bytes_.load(std::memory_order_relaxed);
+  const uint64_t plain_max =
+      std::clamp<uint64_t>(bound - std::min(bound, start), kPackBytesMin, kStageBytes);
+  Published record;
+  while (next_lsn_ <= last && plain_.size() < plain_max && FindPublished(next_lsn_, &record)) {
+    const bool alone = record.header.length > kLargeBytes;
+    if (alone && plain_records_ > 0) break;
+    Stage(record.header, record.payload);
+    NoteStaged(record);
+    if (alone) break;
+  }
+  TRY(StagePack());
+  NoteBlocks(before, start, segment_->offset());
+  return WriteStaged();
+}
+
+// Makes a record part of what the next WriteStaged() writes.
+void LogImpl::Stage(const FrameHeader& header, std::string_view payload) {
+  if (!segment_->packs()) {
+    segment_->Add(stage_, header, payload);
+    return;
+  }
+  if (plain_records_++ == 0) plain_first_ = header.lsn;
+  AppendPackedFrame(plain_, header, payload);
+}
+
+Status LogImpl::StagePack() {
+  if (plain_records_ == 0) return Status::Ok();
+  const size_t staged = stage_.size();
+  TRY(segment_->AddPack(stage_, *codec_, plain_, std::exchange(plain_records_, 0), plain_first_));
+  {
+    std::lock_guard guard(control_mutex_);
+    metrics_.plain_bytes += plain_.size();
+    metrics_.packed_bytes += stage_.size() - staged;
+  }
+  plain_.clear();
+  if (plain_.capacity() > 2 * kStageBytes) std::string().swap(plain_);
+  return Status::Ok();
+}
+
+Status LogImpl::WriteStaged() {
+  TRY(StagePack());
   const size_t bytes = stage_.size();
   TRY(segment_->Write(stage_));
+  stage_.clear();
+  if (stage_.capacity() > 4 * kStageBytes) std::string().swap(stage_);
   NoteWritten(bytes);
   return Status::Ok();
 }
@@ -250,6 +333,7 @@ Status LogImpl::WriteLarge(const Published& record) {
   TRY(segment_->Write(stage_));
   stage_.clear();
   TRY(segment_->WriteDirect(record.header, record.payload));
+  segment_->AddDueIndex(stage_);
   const uint64_t end = segment_->offset() + kBatchBytes;
   AddBatch(record.header.lsn, (kBlockBytes - end % kBlockBytes) % kBlockBytes);
   return Status::Ok();
@@ -271,22 +355,23 @@ Status LogImpl::WriteHeartbeat() {
   stage_.clear();
   if (SegmentIsFull(kBatchBytes)) return Rotate();
   AddBatch(next_lsn_ - 1);
-  const size_t bytes = stage_.size();
-  TRY(segment_->Write(stage_));
-  NoteWritten(bytes);
+  TRY(WriteStaged());
   return SyncSegment();
 }
 
-void LogImpl::NoteStaged(const Published& record, uint64_t start, uint64_t end) {
-  const Mark before = staged_;
+void LogImpl::NoteStaged(const Published& record) {
   staged_.lsn = record.header.lsn;
   if (record.position_after != 0) staged_.position = record.position_after;
+  next_lsn_ = record.header.lsn + 1;
+}
+
+// What was staged since `before` stands at these places of the file.
+void LogImpl::NoteBlocks(Mark before, uint64_t start, uint64_t end) {
   if (end % kBlockBytes == 0) {
     block_staged_ = staged_;
   } else if (start / kBlockBytes != end / kBlockBytes) {
     block_staged_ = before;
   }
-  next_lsn_ = record.header.lsn + 1;
 }
 
 void LogImpl::NoteWritten(size_t bytes) {
@@ -295,7 +380,10 @@ void LogImpl::NoteWritten(size_t bytes) {
   }
   if (policy_.load(std::memory_order_relaxed) == SyncPolicy::kNone) failures_ = relapses_ = 0;
   if (ZeroesAhead() && segment_->offset() * 2 > segment_->zeroed_bytes()) {
-    spares_->Request(max_segment_bytes_.load(std::memory_order_relaxed));
+    // A log that has filled no spare yet may never need two.
+    const uint64_t spare_bytes = max_segment_bytes_.load(std::memory_order_relaxed);
+    spares_->Request(spare_bytes,
+                     segment_->zeroed_bytes() < spare_bytes ? 1 : SpareMaker::kSparesMax);
   }
   std::lock_guard guard(control_mutex_);
   ++metrics_.writes;
@@ -304,22 +392,34 @@ void LogImpl::NoteWritten(size_t bytes) {
   metrics_.segment_offset = segment_->offset();
 }
 
+Status LogImpl::SyncFile() {
+  disk_call_since_us_.store(clock_.MonotonicUs(), std::memory_order_relaxed);
+  Status synced = segment_->Sync();
+  disk_call_since_us_.store(0, std::memory_order_relaxed);
+  return synced;
+}
+
 Status LogImpl::SyncSegment() {
   const int64_t began_us = clock_.MonotonicUs();
-  TRY(segment_->Sync());
+  TRY(LookForSegment());
+  TRY(SyncFile());
   synced_at_us_ = clock_.MonotonicUs();
   last_sync_us_ = synced_at_us_ - began_us;
   failures_ = 0;
   if (segment_->records() > 0) relapses_ = 0;
-  if (staged_.lsn > durable_lsn_.load(std::memory_order_relaxed)) {
-    durable_lsn_.store(staged_.lsn, std::memory_order_release);
-    ring_->header().durable_lsn.store(staged_.lsn, std::memory_order_release);
+  if (staged_.lsn > synced_lsn_) {
+    synced_lsn_ = staged_.lsn;
+    if (!awaits_checkpoint_.load(std::memory_order_relaxed)) {
+      durable_lsn_.store(synced_lsn_, std::memory_order_release);
+      ring_->header().durable_lsn.store(synced_lsn_, std::memory_order_release);
+    }
     notify_ = true;
   }
   safe_lsn_ = block_staged_.lsn;
   Free(block_staged_);
   std::lock_guard guard(control_mutex_);
   ++metrics_.syncs;
+  metrics_.synced_lsn = synced_lsn_;
   metrics_.sync_last_us = static_cast<uint64_t>(last_sync_us_);
   metrics_.sync_total_us += static_cast<uint64_t>(last_sync_us_);
   metrics_.sync_max_us = std::max(metrics_.sync_max_us, metrics_.sync_last_us);
@@ -362,7 +462,9 @@ void LogImpl::Notify() {
 
 // The clean end: everything on disk, a STOP frame behind it.
 Status LogImpl::FinishLog() {
-  if (state() == State::kDegraded) {
+  EndGap();
+  const bool awaits = awaits_checkpoint_.load(std::memory_order_acquire);
+  if (state() == State::kDegraded && !awaits) {
     return Status::Error(
         "stopped without the log: " + std::to_string(dropped_.load(std::memory_order_relaxed)) +
         " records are not on disk");
@@ -380,7 +482,7 @@ Status LogImpl::FinishLog() {
       TRY(SyncSegment());  // a STOP that is there says that all before it is
       stage_.clear();
       segment_->AddEnd(stage_, FrameType::kStop, next_lsn_ - 1, clock_.WallMs());
-      TRY(segment_->Write(stage_));
+      TRY(WriteStaged());
       block_staged_ = staged_;
       return SyncSegment();
     }();
@@ -393,6 +495,11 @@ Status LogImpl::FinishLog() {
   }
   // The zeroes behind the STOP frame have no use; a file system that keeps them does no harm.
   (void)segment_->Trim();
+  if (awaits) {
+    return Status::Error(
+        "stopped before there was a checkpoint behind a time without the log: the next start finds "
+        "what was before that time");
+  }
   return Status::Ok();
 }
 

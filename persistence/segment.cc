@@ -1,5 +1,6 @@
 #include "persistence/segment.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -111,11 +112,20 @@ void SegmentWriter::Count(const FrameHeader& header) {
   const uint32_t body = header.crc;
   running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
   offset_ += FrameBytes(header.length);
-  if (IsRecord(header.type)) ++records_;
+}
+
+// Before the record is counted: offset_ is where it stands.
+void SegmentWriter::NoteRecord(const FrameHeader& header, std::string_view payload) {
+  ++records_;
+  ++unindexed_records_;
+  last_lsn_ = header.lsn;
+  index_.Add(header.type, header.shard, payload, offset_);
 }
 
 void SegmentWriter::Add(std::string& out, FrameHeader header, std::string_view payload) {
+  AddDueIndex(out);
   AppendFrame(out, header, payload, info_.salt, offset_);
+  if (IsRecord(header.type)) NoteRecord(header, payload);
   Count(header);
 }
 
@@ -127,6 +137,7 @@ Status SegmentWriter::WriteDirect(FrameHeader header, std::string_view payload) 
   const uint64_t written = sizeof(placed) + payload.size();
   const std::string padding(FrameBytes(payload.size()) - written, '\0');
   if (!padding.empty()) TRY(file_->WriteAt(offset_ + written, padding));
+  NoteRecord(header, payload);
   Count(header);
   return Status::Ok();
 }
@@ -141,8 +152,49 @@ void SegmentWriter::AddFrame(std::string& out, FrameType type, Lsn lsn, std::str
   Add(out, header, payload);
 }
 
+Status SegmentWriter::AddPack(std::string& out, Codec& codec, std::string_view plain,
+                              uint32_t records, Lsn first_lsn) {
+  const PackPayload head = {static_cast<uint32_t>(plain.size()), records, first_lsn};
+  const PackContext context = {info_.identity.log_id, info_.number, offset_, head};
+  std::string payload(reinterpret_cast<const char*>(&head), sizeof(head));
+  FrameHeader header = {};
+  TRY(codec.Pack(plain, context.bytes(), &payload, &header.flags));
+  header.length = static_cast<uint32_t>(payload.size());
+  header.lsn = first_lsn - 1;
+  header.type = static_cast<uint8_t>(FrameType::kPack);
+  header.shard = kBroadcastShard;
+  header.crc = BodyCrc(header, payload);
+  Add(out, header, payload);
+  records_ += records;
+  last_lsn_ = first_lsn + records - 1;
+  return Status::Ok();
+}
+
+uint64_t SegmentWriter::index_bytes() const {
+  if (unindexed_records_ == 0) return 0;
+  // A place takes 2 or 3 bytes where each shard has a record every few hundred KiB.
+  constexpr uint64_t kPlaceBytes = 3;
+  constexpr uint64_t kListBytes = 8;
+  const uint64_t lists = std::min<uint64_t>(unindexed_records_, info_.identity.shard_count + 1);
+  return FrameBytes(2 * sizeof(uint64_t) + lists * kListBytes + unindexed_records_ * kPlaceBytes);
+}
+
+void SegmentWriter::AddDueIndex(std::string& out) {
+  if (offset_ - indexed_bytes_ >= kIndexedBytes && !index_.empty()) [[unlikely]]
+    AddIndex(out);
+}
+
+void SegmentWriter::AddIndex(std::string& out) {
+  const std::string payload = index_.Take(last_index_);
+  last_index_ = offset_;
+  unindexed_records_ = 0;
+  indexed_bytes_ = offset_ + FrameBytes(payload.size());  // so that adding it asks for no other
+  AddFrame(out, FrameType::kIndex, last_lsn_, payload);
+}
+
 void SegmentWriter::AddEnd(std::string& out, FrameType type, Lsn lsn, int64_t wall_ms) {
-  const EndPayload end = {static_cast<uint64_t>(wall_ms), records_, running_crc_, 0, 0};
+  if (!index_.empty()) AddIndex(out);
+  const EndPayload end = {static_cast<uint64_t>(wall_ms), records_, running_crc_, 0, last_index_};
   AddFrame(out, type, lsn, {reinterpret_cast<const char*>(&end), sizeof(end)});
 }
 

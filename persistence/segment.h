@@ -10,7 +10,9 @@
 #include <string>
 #include <string_view>
 
+#include "persistence/codec.h"
 #include "persistence/disk.h"
+#include "persistence/index.h"
 #include "persistence/log.h"
 #include "persistence/reader.h"
 #include "persistence/record.h"
@@ -19,7 +21,8 @@
 namespace crab::wal {
 
 constexpr uint32_t kFormatVersion = 2;     // what this program writes
-constexpr uint32_t kMinReaderVersion = 1;  // of those who want to read it; 2 with PACK frames
+constexpr uint32_t kMinReaderVersion = 1;  // of those who want to read it
+constexpr uint32_t kMinPackReaderVersion = 2;
 constexpr uint64_t kSegmentHeaderBytes = 4096;
 constexpr uint32_t kHeaderShardByHashtag = 4;  // of the header's flags, beside kFlag... of codec.h
 constexpr char kSegmentMagic[8] = {'C', 'R', 'A', 'B', 'W', 'A', 'L', '\n'};
@@ -63,7 +66,11 @@ std::optional<uint64_t> SegmentNumber(std::string_view name);  // nullopt: no se
 std::string EncodeSegmentHeader(const SegmentInfo& info);
 void DecodeSegmentHeader(std::string_view bytes, SegmentInfo* info);
 
-// The file that is being written. Knows where the next frame goes and what the seal will say.
+// Records behind an INDEX frame that make the next one due.
+constexpr uint64_t kIndexedBytes = uint64_t{4} << 20;
+
+// The file that is being written. Knows where the next frame goes, where the records of each shard
+// stand and what the seal will say.
 class SegmentWriter {
  public:
   // Over an open file whose header is on disk.
@@ -75,14 +82,25 @@ class SegmentWriter {
   uint64_t zeroed_bytes() const { return zeroed_bytes_; }
   uint32_t running_crc() const { return running_crc_; }
   uint64_t records() const { return records_; }
+  // Records are to be given to AddPack, not to Add.
+  bool packs() const { return (info_.flags & (kFlagCompressed | kFlagEncrypted)) != 0; }
+  // What an INDEX frame for what is not indexed yet takes, about.
+  uint64_t index_bytes() const;
 
-  // Adds a frame to `out`, the bytes that the next Write() puts at offset() - out.size().
+  // Adds a frame to `out`, the bytes that the next Write() puts at offset() - out.size(). An INDEX
+  // frame that is due comes before it.
   void Add(std::string& out, FrameHeader header, std::string_view payload);
-  // Writes a whole record from where its payload is: for those too large to copy.
+  // Writes a whole record from where its payload is: for those too large to copy. What was added
+  // before it has been written.
   Status WriteDirect(FrameHeader header, std::string_view payload);
   // A frame of the writer itself.
   void AddFrame(std::string& out, FrameType type, Lsn lsn, std::string_view payload);
-  // SEAL or STOP.
+  // Records as one PACK frame: `plain` are their frames, made by AppendPackedFrame.
+  Status AddPack(std::string& out, Codec& codec, std::string_view plain, uint32_t records,
+                 Lsn first_lsn);
+  // An INDEX frame where one is due, so that what is added next stands at offset().
+  void AddDueIndex(std::string& out);
+  // SEAL or STOP, behind an INDEX frame for what has none.
   void AddEnd(std::string& out, FrameType type, Lsn lsn, int64_t wall_ms);
   Status Write(std::string_view bytes) {
     return bytes.empty() ? Status::Ok() : file_->WriteAt(offset_ - bytes.size(), bytes);
@@ -97,6 +115,8 @@ class SegmentWriter {
 
  private:
   void Count(const FrameHeader& header);
+  void AddIndex(std::string& out);
+  void NoteRecord(const FrameHeader& header, std::string_view payload);
 
   SegmentInfo info_;
   std::unique_ptr<File> file_;
@@ -104,6 +124,12 @@ class SegmentWriter {
   uint64_t offset_ = kSegmentHeaderBytes;
   uint64_t records_ = 0;
   uint32_t running_crc_ = 0;
+  IndexBuilder index_;
+  uint64_t indexed_bytes_ =
+      kSegmentHeaderBytes;   // of the file, to where an INDEX frame tells of it
+  uint64_t last_index_ = 0;  // offset of the last INDEX frame, 0 = none
+  uint64_t unindexed_records_ = 0;
+  Lsn last_lsn_ = 0;  // of the last record here
 };
 
 }  // namespace crab::wal

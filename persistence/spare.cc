@@ -6,6 +6,7 @@
 
 #include "utils/clock.h"
 #include "utils/log.h"
+#include "utils/number.h"
 
 namespace crab::wal {
 namespace {
@@ -13,29 +14,36 @@ namespace {
 // Small enough that a stop does not wait for long and the disk's queue is not filled at once.
 constexpr size_t kStepBytes = size_t{256} << 10;
 constexpr int64_t kRetryUs = 1000000;
+constexpr std::string_view kPrefix = "spare-";
+constexpr std::string_view kSuffix = ".zero";
 
 Status RemoveIfThere(Disk& disk, const std::string& path) {
   Status removed = disk.Remove(path);
   return removed.system_errno() == ENOENT ? Status::Ok() : std::move(removed);
 }
 
+Status FillWithZeroes(File& file, const std::string& path, uint64_t bytes,
+                      const std::atomic<bool>* given_up) {
+  const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
+  for (uint64_t at = 0; at < bytes; at += zeroes.size()) {
+    if (given_up != nullptr && given_up->load(std::memory_order_relaxed)) {
+      return Status::Error("gave up " + path + ": the log needs its space", ENOSPC);
+    }
+    const size_t step = std::min<uint64_t>(zeroes.size(), bytes - at);
+    TRY(file.WriteAt(at, std::string_view(zeroes).substr(0, step)));
+  }
+  return file.SyncData();
+}
+
 }  // namespace
+
+bool IsOutOfSpace(int error) { return error == ENOSPC || error == EDQUOT; }
 
 Result<std::unique_ptr<File>> MakeZeroedFile(Disk& disk, const std::string& path, uint64_t bytes,
                                              const std::atomic<bool>* given_up) {
   TRY(RemoveIfThere(disk, path));
   auto file = TRY(disk.Open(path, OpenMode::kCreate));
-  Status made = [&]() -> Status {
-    const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
-    for (uint64_t at = 0; at < bytes; at += zeroes.size()) {
-      if (given_up != nullptr && given_up->load(std::memory_order_relaxed)) {
-        return Status::Error("gave up " + path + ": the log needs its space", ENOSPC);
-      }
-      const size_t step = std::min<uint64_t>(zeroes.size(), bytes - at);
-      TRY(file->WriteAt(at, std::string_view(zeroes).substr(0, step)));
-    }
-    return file->SyncData();
-  }();
+  Status made = FillWithZeroes(*file, path, bytes, given_up);
   if (made.ok()) return file;
   file = nullptr;
   (void)disk.Remove(path);  // may be what fills the disk
@@ -43,20 +51,29 @@ Result<std::unique_ptr<File>> MakeZeroedFile(Disk& disk, const std::string& path
 }
 
 SpareMaker::SpareMaker(Disk& disk, const std::string& directory)
-    : disk_(disk),
-      directory_(directory),
-      path_(directory + "/spare.zero"),
-      unfinished_path_(directory + "/spare.tmp") {
-  // Its absence is the usual case, and without it a spare is only made anew.
+    : disk_(disk), directory_(directory), unfinished_path_(directory + "/spare.tmp") {
+  // Its absence is the usual case, and without them spares are only made anew.
   (void)disk_.Remove(unfinished_path_);
-  auto file = disk_.Open(path_, OpenMode::kReadWrite);
-  if (!file.ok()) return;
-  auto bytes = file.value()->Size();
-  if (!bytes.ok()) return;
-  ready_ = Spare{std::move(file).value(), *bytes};
+  auto names = disk_.List(directory_);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
+    std::string_view digits = name;
+    digits.remove_prefix(kPrefix.size());
+    digits.remove_suffix(kSuffix.size());
+    uint64_t number;
+    if (!ParseUint64(digits, &number)) continue;
+    next_number_ = std::max(next_number_, number + 1);
+    std::string path = directory_ + "/" + name;
+    auto file = disk_.Open(path, OpenMode::kReadWrite);
+    if (!file.ok()) continue;
+    auto bytes = file.value()->Size();
+    if (!bytes.ok()) continue;
+    ready_.push_back({std::move(path), std::move(file).value(), *bytes});
+  }
 }
 
-SpareMaker::~SpareMaker() {
+void SpareMaker::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -65,10 +82,7 @@ SpareMaker::~SpareMaker() {
   if (thread_.joinable()) thread_.join();
 }
 
-void SpareMaker::Request(uint64_t bytes) {
-  std::lock_guard lock(mutex_);
-  if (ready_ || wanted_bytes_ != 0 || RealClock().MonotonicUs() < not_before_us_) return;
-  wanted_bytes_ = bytes;
+void SpareMaker::StartThreadLocked() {
   if (!started_) {
     started_ = true;
     thread_ = std::thread([this] { Work(); });
@@ -76,14 +90,47 @@ void SpareMaker::Request(uint64_t bytes) {
   wake_.notify_one();
 }
 
-bool SpareMaker::ready() {
+void SpareMaker::Request(uint64_t bytes, size_t count) {
   std::lock_guard lock(mutex_);
-  return ready_.has_value();
+  if (ready_.size() >= std::min(count, kSparesMax) || wanted_bytes_ != 0 || reserved_) return;
+  if (RealClock().MonotonicUs() < not_before_us_) return;
+  wanted_bytes_ = bytes;
+  recycles_ = false;
+  StartThreadLocked();
+}
+
+bool SpareMaker::StartRecycling() {
+  std::lock_guard lock(mutex_);
+  if (ready_.size() >= kSparesMax || wanted_bytes_ != 0 || reserved_) return false;
+  if (RealClock().MonotonicUs() < not_before_us_) return false;
+  reserved_ = true;
+  return true;
+}
+
+void SpareMaker::Recycle(uint64_t bytes) {
+  std::lock_guard lock(mutex_);
+  reserved_ = false;
+  wanted_bytes_ = bytes;
+  recycles_ = true;
+  StartThreadLocked();
+}
+
+void SpareMaker::CancelRecycling() {
+  std::lock_guard lock(mutex_);
+  reserved_ = false;
+}
+
+size_t SpareMaker::ready() {
+  std::lock_guard lock(mutex_);
+  return ready_.size();
 }
 
 std::optional<SpareMaker::Spare> SpareMaker::Take() {
   std::lock_guard lock(mutex_);
-  return std::exchange(ready_, std::nullopt);
+  if (ready_.empty()) return std::nullopt;
+  Spare spare = std::move(ready_.front());
+  ready_.erase(ready_.begin());
+  return spare;
 }
 
 void SpareMaker::GiveUp() {
@@ -94,15 +141,30 @@ void SpareMaker::GiveUp() {
   idle_.wait(lock, [this] { return wanted_bytes_ == 0; });
 }
 
-Status SpareMaker::Make(uint64_t bytes, std::unique_ptr<File>* file) {
+Result<SpareMaker::Spare> SpareMaker::Make(uint64_t bytes, bool recycle) {
+  std::unique_ptr<File> file;
+  uint64_t has_bytes = 0;
+  if (recycle) {
+    file = TRY(disk_.Open(unfinished_path_, OpenMode::kReadWrite));
+    has_bytes = TRY(file->Size());
+    if (has_bytes > bytes) TRY(file->Truncate(bytes));
+  }
   const uint64_t free_bytes = TRY(disk_.FreeBytes(directory_));
-  if (free_bytes < 2 * bytes) {
+  if (free_bytes < bytes + (bytes - std::min(has_bytes, bytes))) {
     return Status::Error("no spare segment of " + std::to_string(bytes) + " bytes in " +
                              directory_ + ": " + std::to_string(free_bytes) + " are free",
                          ENOSPC);
   }
-  *file = TRY(MakeZeroedFile(disk_, unfinished_path_, bytes, &given_up_));
-  return disk_.Rename(unfinished_path_, path_);
+  if (recycle) {
+    TRY(FillWithZeroes(*file, unfinished_path_, bytes, &given_up_));
+  } else {
+    file = TRY(MakeZeroedFile(disk_, unfinished_path_, bytes, &given_up_));
+  }
+  // A name that no spare has had before: one that was taken may still stand where it stood.
+  std::string path = directory_ + "/" + std::string(kPrefix) + std::to_string(next_number_++) +
+                     std::string(kSuffix);
+  TRY(disk_.Rename(unfinished_path_, path));
+  return Spare{std::move(path), std::move(file), bytes};
 }
 
 void SpareMaker::Work() {
@@ -111,10 +173,11 @@ void SpareMaker::Work() {
     wake_.wait(lock, [this] { return stopping_ || wanted_bytes_ != 0; });
     if (stopping_) return;
     const uint64_t bytes = wanted_bytes_;
+    const bool recycle = recycles_;
     lock.unlock();
-    std::unique_ptr<File> file;
-    Status made = Make(bytes, &file);
+    auto made = Make(bytes, recycle);
     if (!made.ok()) {
+      (void)disk_.Remove(unfinished_path_);
       if (!std::exchange(failure_told_, true)) {
         LogWarn("no spare segment could be made; syncs take longer without, nothing is lost",
                 {{"error", made.message()}});
@@ -124,7 +187,7 @@ void SpareMaker::Work() {
     }
     lock.lock();
     if (made.ok()) {
-      ready_ = Spare{std::move(file), bytes};
+      ready_.push_back(std::move(*made));
     } else {
       not_before_us_ = RealClock().MonotonicUs() + kRetryUs;
     }
