@@ -9,7 +9,7 @@ namespace {
 
 // COMMAND DOCS, which redis-cli asks for when it starts, writes every row.
 TEST(CommandRowsTest, TheNotationOfEveryRowIsUnderstood) {
-  for (std::span<const Command> rows : {ClientCommands(), AdminCommands()}) {
+  for (std::span<const Command> rows : {ClientCommands(), AdminCommands(), WalCommands()}) {
     for (const Command& row : rows) {
       Result<std::vector<SyntaxArgument>> arguments = ParseSyntax(row.syntax);
       EXPECT_TRUE(arguments.ok()) << row.name << ": " << arguments.message();
