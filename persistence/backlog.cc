@@ -29,7 +29,9 @@
 namespace crab::wal {
 namespace {
 
-constexpr uint64_t kBlockBytes = uint64_t{4} << 20;  // brought into memory in one go
+// Brought into memory in one go. The first unit of all meets every block of the log, and is the one
+// that somebody waits for.
+constexpr uint64_t kBlockBytes = uint64_t{64} << 10;
 // Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
 // are asked for ahead of the one being applied, each by its first lines.
 constexpr size_t kPrefetchAhead = 12;
