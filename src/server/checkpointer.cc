@@ -683,7 +683,12 @@ Status Checkpointer::WaitUntilDurable() {
   wal::Log& log = *job_.log;
   const int64_t begin_us = RealClock().MonotonicUs();
   int64_t asked_us = 0;
-  while (log.durable_lsn() < job_.lsn) {
+  // Behind a gap nothing counts as durable before a checkpoint bridges it: this one, it may be.
+  const auto durable_lsn = [&log] {
+    const wal::Metrics metrics = log.metrics();
+    return metrics.awaits_checkpoint ? metrics.synced_lsn : metrics.durable_lsn;
+  };
+  while (durable_lsn() < job_.lsn) {
     const int64_t now_us = RealClock().MonotonicUs();
     if (now_us - asked_us > kSyncAgainUs) {
       log.RequestSync();
