@@ -47,7 +47,7 @@ struct Client {
     bool for_replicas = false;
     // WAL FLUSH, ROTATE and BACKUP wait as well: wal_commands.h.
     enum class Kind : uint8_t { kWaitAof, kFlush, kRotate, kBackup } kind = Kind::kWaitAof;
-    uint64_t job = 0;       // the number of the backup that is waited for
+    uint64_t job = 0;            // the number of the backup that is waited for
     std::string directory = {};  // where it goes
   } durable_wait;
   Session* session = nullptr;

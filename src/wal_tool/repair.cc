@@ -427,6 +427,9 @@ int Repair::Run() {
   std::string time = FormatTime(RealClock().WallMs());
   std::erase_if(time, [](char c) { return c == ':' || c == '-' || c == '.'; });
   aside_ = Path("repair-" + time);
+  for (int i = 2; tool_.disk.List(aside_).ok(); ++i) {
+    aside_ = Path("repair-" + time + "-" + std::to_string(i));
+  }
   const auto look = [&]() -> Status {
     TRY(CheckCheckpoints());
     return FindDamage();

@@ -204,9 +204,9 @@ std::string PolicyText(std::string_view payload) {
 }
 
 std::optional<int64_t> ParseTime(std::string_view text) {
-  constexpr size_t kSecondsDigitsMax =
-      11;  // until the year 5138; milliseconds have 12 from 1973 on
-  const bool is_number = !text.empty() && text.size() <= 15 &&
+  // Seconds from 1973 until 5138; milliseconds have 12 digits from 1973 on. 2026 is no number.
+  constexpr size_t kSecondsDigitsMin = 9, kSecondsDigitsMax = 11;
+  const bool is_number = text.size() >= kSecondsDigitsMin && text.size() <= 15 &&
                          text.find_first_not_of("0123456789") == std::string_view::npos;
   if (is_number) {
     int64_t number = 0;

@@ -46,7 +46,7 @@ std::string LsnRange(Lsn first, Lsn last);         // "LSN 3..7"
 std::string PolicyText(std::string_view payload);  // of a POLICY record
 
 // A point in time: "2026-11-22", "2026-11-22T21:13", "...:40", "...:40.25", each with or without a
-// Z, always UTC; or unix seconds (up to 11 digits) or milliseconds. nullopt: none of these.
+// Z, always UTC; or unix seconds (9 to 11 digits) or milliseconds. nullopt: none of these.
 std::optional<int64_t> ParseTime(std::string_view text);
 
 // One line that shows how far long work is: redrawn in place, at most ten times a second, and wiped

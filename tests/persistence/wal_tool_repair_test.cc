@@ -177,7 +177,8 @@ TEST_P(WalToolRepairTest, IsDoneAgainAfterACrash) {
       break;
     }
     const auto next = disk->PowerCut();
-    ASSERT_EQ(RunTool(*next, {"repair", "wal"}).status, 0);
+    const ToolAnswer again = RunTool(*next, {"repair", "wal"});
+    ASSERT_EQ(again.status, 0) << again.out << again.errors;
     EXPECT_EQ(Readable(*next, "wal"), readable);
     EXPECT_EQ(StartFrom(*next, options(), "wal").error, "");
   }

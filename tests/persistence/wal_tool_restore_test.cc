@@ -100,7 +100,8 @@ TEST_F(WalToolRestoreTest, RefusesWhatItCannotDo) {
            {{"restore", "wal"}, "--to"},
            {{"restore", "wal", "--until-lsn", "100000", "--to", "x"}, "the log ends with LSN"},
            {{"restore", "wal", "--until-time", "yesterday", "--to", "x"}, "--until-time"},
-           {{"restore", "wal", "--until-lsn", "1", "--until-time", "1", "--to", "x"}, "not both"},
+           {{"restore", "wal", "--until-lsn", "1", "--until-time", "2026-01-01", "--to", "x"},
+            "not both"},
            {{"restore", "nowhere", "--to", "x"}, "nowhere"},
        }) {
     const ToolAnswer answer = RunTool(disk_, c.arguments);

@@ -1,0 +1,179 @@
+#include "persistence/backup.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cerrno>
+#include <thread>
+
+#include "tests/persistence/log_story.h"
+
+namespace crab::test {
+namespace {
+
+class BackupTest : public testing::Test {
+ protected:
+  void Expect(const std::string& directory, wal::Lsn lsn, const Data& data) {
+    EXPECT_EQ(RunTool(disk_, {"verify", directory}).status, 0);
+    const FoundData found = StartFrom(disk_, story_.options(), directory);
+    ASSERT_EQ(found.error, "");
+    EXPECT_EQ(found.last_lsn, lsn);
+    EXPECT_EQ(found.data, data);
+  }
+
+  SimDisk disk_;
+  LogStory story_{disk_};
+};
+
+TEST_F(BackupTest, LinksWhatIsWholeAndCopiesWhatGrows) {
+  TellAStory(story_);
+  story_.Boot();
+  const wal::Lsn last = story_.Set(0, "last", "one");
+  // One more frame states that the record is durable.
+  story_.Rotate();
+  auto report = wal::BackUp(disk_, "wal", "backup");
+  ASSERT_TRUE(report.ok()) << report.message();
+  EXPECT_EQ(report->lsn, last);
+  EXPECT_EQ(report->checkpoints, 1u);
+  EXPECT_EQ(report->segments, SegmentPaths(disk_).size() / 2);
+  EXPECT_EQ(report->copied_files, 1u);
+  EXPECT_LE(report->copied_bytes, 8192u);
+  EXPECT_EQ(report->tries, 1u);
+  const Data then = story_.now();
+  // What happens afterwards is not in it.
+  story_.Change(10, 11);
+  story_.Stop();
+  Expect("backup", last, then);
+}
+
+TEST_F(BackupTest, TakesWhatIsDurableAndNoMore) {
+  story_.Boot();
+  story_.Change(20, 1);
+  auto report = wal::BackUp(disk_, "wal", "backup");
+  ASSERT_TRUE(report.ok()) << report.message();
+  EXPECT_LE(report->lsn, story_.log().last_lsn());
+  EXPECT_GE(report->lsn + 1, story_.log().last_lsn());  // the last statement is a batch behind
+  Expect("backup", report->lsn, story_.At(report->lsn));
+  story_.Stop();
+}
+
+TEST_F(BackupTest, CopiesAcrossFileSystems) {
+  TellAStory(story_);
+  disk_.AddFault({.calls = kLink, .nth = 1, .error = EXDEV, .for_ever = true});
+  auto report = wal::BackUp(disk_, "wal", "backup");
+  ASSERT_TRUE(report.ok()) << report.message();
+  EXPECT_EQ(report->linked_files, 0u);
+  EXPECT_EQ(report->copied_files, report->segments + report->checkpoints);
+  disk_.ClearFaults();
+  const wal::Lsn last = story_.after().rbegin()->first;
+  EXPECT_GE(report->lsn, last);
+  const FoundData found = StartFrom(disk_, story_.options(), "backup");
+  EXPECT_EQ(found.error, "");
+  EXPECT_EQ(found.data, story_.now());
+}
+
+TEST_F(BackupTest, WantsANewDirectory) {
+  TellAStory(story_);
+  ASSERT_TRUE(disk_.CreateDirectories("full").ok());
+  disk_.PutFile("full/dump.rdb", "something else");
+  EXPECT_EQ(wal::BackUp(disk_, "wal", "full").system_errno(), ENOTEMPTY);
+  EXPECT_EQ(disk_.Contents("full/dump.rdb"), "something else");
+  EXPECT_EQ(wal::BackUp(disk_, "nowhere", "new").system_errno(), ENOENT);
+  ASSERT_TRUE(disk_.CreateDirectories("empty").ok());
+  EXPECT_EQ(wal::BackUp(disk_, "empty", "new").system_errno(), ENOENT);
+}
+
+TEST_F(BackupTest, LeavesNothingBehindWhateverFails) {
+  TellAStory(story_);
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE(nth);
+    const std::string target = "backup-" + std::to_string(nth);
+    const uint64_t failed = disk_.failed_calls();
+    disk_.AddFault(
+        {.calls = kLink | kCreate | kWrite | kSync | kSyncDirectory, .nth = nth, .error = EIO});
+    const auto report = wal::BackUp(disk_, "wal", target);
+    disk_.ClearFaults();
+    if (disk_.failed_calls() == failed) {
+      EXPECT_TRUE(report.ok());
+      break;
+    }
+    EXPECT_FALSE(report.ok());
+    const auto left = disk_.List(target);
+    EXPECT_TRUE(!left.ok() || (*left).empty());
+  }
+}
+
+// A server that appends, rotates, writes checkpoints and retires segments, all at once.
+TEST_F(BackupTest, IsConsistentWhateverTheServerDoesMeanwhile) {
+  constexpr int kBackups = 30;
+  story_.Boot();
+  std::atomic<bool> stop{false};
+  std::thread server([&] {
+    for (uint64_t round = 0; !stop; ++round) {
+      story_.Change(10, Mix(TestSeed(), round));
+      story_.Rotate();
+      if (round % 2 == 0) story_.Checkpoint(/*tell=*/true);
+      if (testing::Test::HasFailure()) break;
+    }
+  });
+  std::vector<wal::BackupReport> reports;
+  for (int i = 0; i < kBackups; ++i) {
+    auto report = wal::BackUp(disk_, "wal", "backup-" + std::to_string(i));
+    EXPECT_TRUE(report.ok()) << report.message();
+    if (!report.ok()) break;
+    reports.push_back(*report);
+  }
+  stop = true;
+  server.join();
+  story_.Stop();
+  uint64_t tries = 0;
+  for (size_t i = 0; i < reports.size(); ++i) {
+    SCOPED_TRACE("seed " + std::to_string(TestSeed()) + " backup " + std::to_string(i));
+    tries += reports[i].tries;
+    Expect("backup-" + std::to_string(i), reports[i].lsn, story_.At(reports[i].lsn));
+    EXPECT_GE(reports[i].lsn, i == 0 ? 0 : reports[i - 1].lsn);
+  }
+  RecordProperty("tries", static_cast<int>(tries));
+}
+
+// Does something in the middle of a backup: before the first link of a segment.
+class InterruptingDisk : public SimDisk {
+ public:
+  std::function<void()> before_first_segment;
+  Status Link(const std::string& from, const std::string& to) override {
+    if (wal::SegmentNumber(from.substr(from.rfind('/') + 1)) && before_first_segment) {
+      std::exchange(before_first_segment, {})();
+    }
+    return SimDisk::Link(from, to);
+  }
+};
+
+TEST(BackupRaceTest, BeginsAnewWhenSegmentsAreRetiredUnderIt) {
+  InterruptingDisk disk;
+  LogStory story(disk);
+  story.Boot();
+  story.Change(10, 1);
+  story.Rotate();
+  story.Checkpoint(/*tell=*/true);
+  story.Change(10, 2);
+  story.Rotate();
+  story.Set(0, "a", "b");
+  disk.before_first_segment = [&] {
+    const uint64_t retired = story.log().metrics().segments_retired;
+    story.Rotate();
+    story.Checkpoint(/*tell=*/true);
+    for (int i = 0; i < 5000 && story.log().metrics().segments_retired == retired; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  };
+  auto report = wal::BackUp(disk, "wal", "backup");
+  ASSERT_TRUE(report.ok()) << report.message();
+  EXPECT_EQ(report->tries, 2u);
+  story.Stop();
+  const FoundData found = StartFrom(disk, story.options(), "backup");
+  EXPECT_EQ(found.error, "");
+  EXPECT_EQ(found.data, story.now());
+}
+
+}  // namespace
+}  // namespace crab::test
