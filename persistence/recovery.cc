@@ -13,6 +13,12 @@
 namespace crab::wal {
 namespace {
 
+std::string Where(const Frame& frame) {
+  if (frame.segment == nullptr) return "between segments";
+  return frame.segment->name + " bytes " + std::to_string(frame.offset) + " to " +
+         std::to_string(frame.offset + frame.bytes);
+}
+
 class Recovery {
  public:
   Recovery(Disk& disk, const Options& options, RecoveryReport* report)
@@ -308,10 +314,6 @@ Status Recovery::EnterSegment(const SegmentInfo& segment) {
 
 Status Recovery::TakeFrame(const Frame& frame) {
   report_.bytes_processed += frame.skipped ? frame.offset - kSegmentHeaderBytes : frame.bytes;
-  const std::string where = frame.segment == nullptr
-                                ? std::string("between segments")
-                                : frame.segment->name + " bytes " + std::to_string(frame.offset) +
-                                      " to " + std::to_string(frame.offset + frame.bytes);
   switch (frame.verdict) {
     case Verdict::kGood:
       break;
@@ -322,11 +324,11 @@ Status Recovery::TakeFrame(const Frame& frame) {
       report_.torn_bytes += frame.bytes;
       found_.torn_bytes = frame.bytes;
       Warn("the log ends with " + std::to_string(frame.bytes) + " bytes that were never durable (" +
-           where + ": " + frame.reason + "); cut off and kept aside");
+           Where(frame) + ": " + frame.reason + "); cut off and kept aside");
       return Status::Ok();
     case Verdict::kCorrupt:
     case Verdict::kMissing:
-      return Lost(frame.lost_first, frame.lost_last, where, frame.reason);
+      return Lost(frame.lost_first, frame.lost_last, Where(frame), frame.reason);
   }
   found_.last_good_bytes = std::max(found_.last_good_bytes, frame.offset + frame.bytes);
   stopped_cleanly_ = frame.type == static_cast<uint8_t>(FrameType::kStop);

@@ -15,8 +15,10 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <random>
@@ -26,6 +28,7 @@
 #include "persistence/checkpoint.h"
 #include "persistence/index.h"
 #include "persistence/log.h"
+#include "persistence/reader.h"
 #include "persistence/segment.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
@@ -533,6 +536,123 @@ TEST(BacklogTest, TellsOfEveryDamageInASegment) {
       if (HasFatalFailure()) return;
     }
   }
+}
+
+// --- checkpoints that do not fit the segments
+
+TEST(BacklogTest, BeginsAnewBehindACheckpointWhoseSegmentsAreGone) {
+  const Made made = SmallLog(TestSeed(), true);
+  Maker maker(TestSeed());
+  auto disk = made.disk->Kill();
+  const wal::Options options = OptionsFor(8);
+  for (const std::string& path : SegmentPaths(*disk)) disk->RemoveFile(path);
+  const Lsn checkpoint = *wal::CheckpointLsn(CheckpointPaths(*disk).back().substr(4));
+  Lsn appended = 0;
+  for (int start = 0; start < 2; ++start) {
+    SCOPED_TRACE(start);
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(*disk, options, &backlog);
+    ASSERT_TRUE(log.ok()) << log.message();
+    EXPECT_EQ((*log)->last_lsn(), start == 0 ? checkpoint : appended);
+    EXPECT_EQ(backlog->report().checkpoint_lsn, checkpoint);
+    EXPECT_TRUE(backlog->report().lost.empty());
+    EXPECT_FALSE(start == 0 && backlog->report().warnings.empty());
+    uint64_t chunks = 0, records = 0;
+    for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
+      const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
+        ++(part.of_checkpoint ? chunks : records);
+        return Status::Ok();
+      });
+      ASSERT_TRUE(replayed.ok()) << replayed.message();
+    }
+    EXPECT_GT(chunks, 0u);
+    EXPECT_EQ(records, static_cast<uint64_t>(start));
+    if (start > 0) break;
+    appended = (*log)->Append(RecordType::kEffect, 1, "behind it");
+    EXPECT_EQ(appended, checkpoint + 1);
+  }
+}
+
+TEST(BacklogTest, UsesNoCheckpointOfAnotherLog) {
+  const Made one = SmallLog(TestSeed(), true);
+  const Made other = SmallLog(TestSeed() + 1, true);
+  auto disk = one.disk->Kill();
+  for (const std::string& path : CheckpointPaths(*disk)) disk->RemoveFile(path);
+  for (const std::string& path : CheckpointPaths(*other.disk)) {
+    disk->PutFile(path, other.disk->Contents(path));
+  }
+  const Found found = FindByUnits(*disk, OptionsFor(8), 1, 1);
+  EXPECT_EQ(found.error, "");
+  EXPECT_TRUE(found.data == one.data);
+  EXPECT_NE(found.report.checkpoint_problem.find("another log"), std::string::npos);
+  EXPECT_TRUE(found.report.lost.empty());
+}
+
+TEST(BacklogTest, SegmentsBelowTheCheckpointAreNotMissed) {
+  const Made made = SmallLog(TestSeed(), true);
+  for (const RecoveryMode mode :
+       {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+    auto disk = made.disk->Kill();
+    const std::vector<std::string> paths = SegmentPaths(*disk);
+    // All but the one that ends with the checkpoint's last record and those behind it.
+    const Lsn checkpoint = *wal::CheckpointLsn(CheckpointPaths(*disk).back().substr(4));
+    auto reader = wal::Reader::Open(*disk, kLogDirectory);
+    ASSERT_TRUE(reader.ok());
+    size_t removed = 0;
+    const auto& segments = (*reader)->segments();
+    for (size_t i = 0; i + 1 < segments.size() && segments[i + 1].first_lsn <= checkpoint + 1;
+         ++i) {
+      disk->RemoveFile(segments[i].path);
+      ++removed;
+    }
+    ASSERT_GT(removed, 0u);
+    wal::Options options = OptionsFor(8);
+    options.recovery = mode;
+    const Found found = FindByUnits(*disk, options, 1, 2);
+    EXPECT_EQ(found.error, "");
+    EXPECT_TRUE(found.data == made.data);
+    EXPECT_TRUE(found.report.lost.empty());
+  }
+}
+
+// --- keys
+
+std::shared_ptr<const wal::KeyRing> KeyRingOf(const std::string& path, char digit) {
+  std::ofstream(path) << std::string(64, digit) << "\n";
+  auto keys = wal::KeyRing::Load(path);
+  EXPECT_TRUE(keys.ok()) << keys.message();
+  return std::move(*keys);
+}
+
+TEST(BacklogTest, RefusesToStartWithoutTheKeyAndChangesNothing) {
+  const std::string path = testing::TempDir() + "/crab-backlog-keys-" + std::to_string(getpid());
+  wal::Options options = OptionsFor(16);
+  options.keys = KeyRingOf(path, 'a');
+  for (const bool checkpoints : {false, true}) {
+    Maker maker(TestSeed());
+    maker.Run(options, 200, checkpoints);
+    const Made made = maker.Take();
+    ExpectWhole(made, options, TestSeed());
+    if (HasFatalFailure()) return;
+    for (const bool other_key : {false, true}) {
+      for (const RecoveryMode mode :
+           {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+        wal::Options wrong = options;
+        wrong.recovery = mode;
+        wrong.keys = other_key ? KeyRingOf(path, 'b') : nullptr;
+        auto copy = made.disk->Kill();
+        std::unique_ptr<Backlog> backlog;
+        auto log = wal::Log::Open(*copy, wrong, &backlog);
+        ASSERT_FALSE(log.ok());
+        EXPECT_EQ(log.system_errno(), ENOKEY);
+        EXPECT_NE(log.message().find("key"), std::string::npos);
+        for (const std::string& file : made.disk->Paths()) {
+          ASSERT_EQ(copy->Contents(file), made.disk->Contents(file)) << file;
+        }
+      }
+    }
+  }
+  std::filesystem::remove(path);
 }
 
 }  // namespace
