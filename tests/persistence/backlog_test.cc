@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -612,6 +613,138 @@ TEST(BacklogTest, SegmentsBelowTheCheckpointAreNotMissed) {
     EXPECT_EQ(found.error, "");
     EXPECT_TRUE(found.data == made.data);
     EXPECT_TRUE(found.report.lost.empty());
+  }
+}
+
+// --- a gap
+
+// 60 records, then a start behind a gap and 20 records more, with or without the checkpoint that
+// goes with them; killed.
+struct GapLog {
+  Made before;
+  std::unique_ptr<SimDisk> disk;
+  std::string checkpoint;  // its path
+  Lsn first = 0;           // behind the gap
+};
+
+GapLog MakeGapLog(bool checkpoint) {
+  GapLog gap;
+  Maker maker(TestSeed());
+  maker.Run(OptionsFor(8), 60, true, 20);
+  gap.before = maker.Take();
+  gap.disk = gap.before.disk->Kill();
+  wal::Options options = OptionsFor(8);
+  options.after_gap = true;
+  std::unique_ptr<Backlog> backlog;
+  auto log = wal::Log::Open(*gap.disk, options, &backlog);
+  EXPECT_TRUE(log.ok()) << log.message();
+  EXPECT_TRUE(backlog->empty());
+  const Lsn before = (*log)->last_lsn();
+  gap.first = before + 1;
+  if (checkpoint) {
+    wal::CheckpointInfo info;
+    info.lsn = before;
+    info.identity = (*log)->identity();
+    auto writer = wal::CheckpointWriter::Create(*gap.disk, kLogDirectory, info,
+                                                wal::Compression::kNone, nullptr);
+    EXPECT_TRUE((*writer)->Add(static_cast<uint16_t>(ShardOf(5, 8)), "=5 1 2 3\n", 1).ok());
+    EXPECT_TRUE((*writer)->Finish().ok());
+    EXPECT_TRUE((*writer)->Publish().ok());
+    (*log)->SetCheckpoint(before, 0);
+    gap.checkpoint = std::string(kLogDirectory) + "/" + wal::CheckpointName(before);
+  }
+  for (int i = 0; i < 20; ++i) {
+    const Lsn lsn = (*log)->last_lsn() + 1;
+    (*log)->Append(RecordType::kEffect, static_cast<uint16_t>(ShardOf(7, 8)), Add(7, lsn));
+  }
+  (*log)->Kick();
+  if (checkpoint) {
+    EXPECT_TRUE(WaitHealed(**log));
+  } else {
+    (*log)->RequestSync();
+    for (int i = 0; i < 5000 && (*log)->written_lsn() < (*log)->last_lsn(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  auto killed = gap.disk->Kill();
+  log->reset();
+  gap.disk = std::move(killed);
+  return gap;
+}
+
+TEST(BacklogTest, WithoutItsCheckpointTheLogEndsBeforeAGap) {
+  const GapLog gap = MakeGapLog(/*checkpoint=*/false);
+  for (const RecoveryMode mode :
+       {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+    SCOPED_TRACE(static_cast<int>(mode));
+    auto disk = gap.disk->Kill();
+    wal::Options options = OptionsFor(8);
+    options.recovery = mode;
+    Data expected = gap.before.data;
+    for (int start = 0; start < 3; ++start) {
+      SCOPED_TRACE(start);
+      const Found found = FindByUnits(*disk, options, 1, 1);
+      ASSERT_EQ(found.error, "");
+      ASSERT_TRUE(found.data == expected);
+      ASSERT_TRUE(found.report.lost.empty()) << found.report.warnings.back();
+      // The gap's LSNs are given out again, and what gets them counts.
+      std::unique_ptr<Backlog> backlog;
+      auto log = wal::Log::Open(*disk, options, &backlog);
+      ASSERT_TRUE(log.ok()) << log.message();
+      const Lsn lsn = (*log)->last_lsn() + 1;
+      ASSERT_EQ(lsn, gap.first + static_cast<Lsn>(start));
+      (*log)->Append(RecordType::kEffect, static_cast<uint16_t>(ShardOf(9, 8)), Add(9, lsn));
+      expected[9].push_back(lsn);
+      ASSERT_TRUE((*log)->Stop().ok());
+    }
+  }
+}
+
+TEST(BacklogTest, BehindAGapTheCheckpointIsTheBeginning) {
+  const GapLog gap = MakeGapLog(/*checkpoint=*/true);
+  Data expected;
+  expected[5] = {1, 2, 3};
+  for (int i = 0; i < 20; ++i) expected[7].push_back(gap.first + static_cast<Lsn>(i));
+  for (const RecoveryMode mode :
+       {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+    wal::Options options = OptionsFor(8);
+    options.recovery = mode;
+    auto disk = gap.disk->Kill();
+    const Found found = FindByUnits(*disk, options, 1, 2);
+    ASSERT_EQ(found.error, "");
+    ASSERT_TRUE(found.data == expected);
+    ASSERT_TRUE(found.report.lost.empty());
+  }
+}
+
+TEST(BacklogTest, TheModeDecidesWhatADamagedCheckpointBehindAGapMeans) {
+  const GapLog gap = MakeGapLog(/*checkpoint=*/true);
+  for (const uint64_t sector : {uint64_t{0}, uint64_t{8}}) {  // the header, the chunk
+    SCOPED_TRACE(sector);
+    wal::Options options = OptionsFor(8);
+    auto disk = gap.disk->Kill();
+    disk->ZeroSector(gap.checkpoint, sector);
+    auto kept = disk->Kill();
+    Data expected = gap.before.data;
+    for (int i = 0; i < 20; ++i) expected[7].push_back(gap.first + static_cast<Lsn>(i));
+    const Found salvaged = FindInOrder(*disk, options);
+    EXPECT_EQ(salvaged.error, "");
+    EXPECT_TRUE(salvaged.data == expected);
+    EXPECT_NE(salvaged.report.checkpoint_problem, "");
+    EXPECT_FALSE(salvaged.report.warnings.empty());
+
+    options.recovery = RecoveryMode::kStrict;
+    disk = kept->Kill();
+    EXPECT_NE(FindByUnits(*disk, options, 1, 1).error, "");
+
+    options.recovery = RecoveryMode::kPrefix;
+    for (int start = 0; start < 2; ++start) {
+      SCOPED_TRACE(start);
+      const Found prefix = FindByUnits(*kept, options, 1, 1);
+      EXPECT_EQ(prefix.error, "");
+      EXPECT_TRUE(prefix.data == gap.before.data);
+      EXPECT_FALSE(kept->Exists(gap.checkpoint)) << "it would be taken for one of the time to come";
+    }
   }
 }
 
