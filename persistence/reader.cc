@@ -630,6 +630,9 @@ Result<DirectoryReader::Candidate> DirectoryReader::TryFrame(uint64_t offset) {
 }
 
 void DirectoryReader::NoteStatement(const FrameHeader& header, std::string_view payload) {
+  // Behind a gap that no checkpoint bridges nothing counts, and what is before it had been given
+  // up.
+  if (current().first_lsn >= current().end_lsn) return;
   Lsn stated = 0;
   if (header.type == static_cast<uint8_t>(FrameType::kBatch) &&
       payload.size() >= sizeof(BatchPayload)) {

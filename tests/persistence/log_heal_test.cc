@@ -66,9 +66,10 @@ constexpr HealCase kHealCases[] = {
 };
 
 // Where the life ends.
-enum class Phase { kInTrouble, kDiskIsBack, kResumed, kImageWritten, kRelapsed, kLongAfter };
-constexpr Phase kPhases[] = {Phase::kInTrouble,    Phase::kDiskIsBack, Phase::kResumed,
-                             Phase::kImageWritten, Phase::kRelapsed,   Phase::kLongAfter};
+enum class Phase { kInTrouble, kDiskIsBack, kResumed, kPublished, kBridged, kRelapsed, kLongAfter };
+constexpr Phase kPhases[] = {Phase::kInTrouble, Phase::kDiskIsBack, Phase::kResumed,
+                             Phase::kPublished, Phase::kBridged,    Phase::kRelapsed,
+                             Phase::kLongAfter};
 enum class End { kStop, kPowerCut, kKill };
 constexpr End kEnds[] = {End::kStop, End::kPowerCut, End::kKill};
 
@@ -85,9 +86,9 @@ class LogHealTest : public testing::TestWithParam<HealCase> {
   // Fills the disk with `blocks` free ones, heals it, and ends it; then boots three times.
   void Run(uint64_t blocks, Phase phase, End end) {
     SimDisk disk({.seed = TestSeed(), .survivors = kEverySurvivors[blocks % 4]});
-    Lsn kept = 0;     // durable before the trouble
-    Lsn resumed = 0;  // the image, once it is durable
-    Lsn last = 0;     // durable after it
+    Lsn kept = 0;    // durable before the trouble
+    Lsn bridge = 0;  // the checkpoint behind the gap, once it is published
+    Lsn last = 0;    // durable after it
     {
       Boot boot = BootLog(disk, options_);
       ASSERT_NE(boot.log, nullptr) << boot.error;
@@ -101,24 +102,35 @@ class LogHealTest : public testing::TestWithParam<HealCase> {
       ASSERT_TRUE(Eventually(
           [&] { return log.state() != State::kRunning || log.written_lsn() == log.last_lsn(); }));
       kept = std::max(kept, log.durable_lsn());
-      if (phase == Phase::kInTrouble) return EndAndJudge(disk, boot, end, kept, resumed, last);
+      if (phase == Phase::kInTrouble) return EndAndJudge(disk, boot, end, kept, bridge, last);
       if (phase == Phase::kRelapsed && log.state() == State::kDegraded) {
-        // Room for a new file, and not for the image in it.
+        // Room for a new file, and not for what comes behind the gap.
         disk.SetCapacity(disk.used_bytes() + 20 * SimDisk::kBlockBytes);
         if (Eventually([&] { return log.resumable(); }) && log.Resume().ok()) {
-          AppendImage(log);
-          ASSERT_TRUE(Eventually([&] { return log.state() == State::kDegraded; }));
+          Append(log, 200 << 10);
+          log.RequestSync();
+          ASSERT_TRUE(Eventually([&] { return !log.metrics().awaits_checkpoint; }));
+          ASSERT_EQ(log.state(), State::kDegraded);
         }
       }
       disk.SetCapacity(kUnlimited);
       if (log.state() == State::kDegraded) {
         ASSERT_TRUE(Eventually([&] { return log.resumable(); })) << log.metrics().last_error;
-        if (phase == Phase::kDiskIsBack) return EndAndJudge(disk, boot, end, kept, resumed, last);
-        ASSERT_TRUE(log.Resume().ok());
-        if (phase == Phase::kResumed) return EndAndJudge(disk, boot, end, kept, resumed, last);
-        const Lsn image = AppendImage(log);
-        ASSERT_TRUE(WaitDurableNow(log, image));
-        resumed = last = image;
+        if (phase == Phase::kDiskIsBack) return EndAndJudge(disk, boot, end, kept, bridge, last);
+        const auto resumed = log.Resume();
+        ASSERT_TRUE(resumed.ok());
+        const Lsn behind = Append(log, 300);
+        log.RequestSync();
+        ASSERT_TRUE(Eventually([&] { return log.metrics().synced_lsn >= behind; }));
+        ASSERT_LT(log.durable_lsn(), *resumed);
+        if (phase == Phase::kResumed) return EndAndJudge(disk, boot, end, kept, bridge, last);
+        ASSERT_TRUE(PutCheckpoint(disk, log, kLogDirectory, *resumed).ok());
+        bridge = *resumed;
+        last = behind;
+        if (phase == Phase::kPublished) return EndAndJudge(disk, boot, end, kept, bridge, last);
+        log.SetCheckpoint(bridge, 0);
+        ASSERT_TRUE(Eventually([&] { return log.state() == State::kRunning; }));
+        ASSERT_GE(log.durable_lsn(), behind);
       } else {
         ASSERT_TRUE(Eventually([&] { return log.state() == State::kRunning; }));
         last = AppendDurable(log, 100);
@@ -127,16 +139,12 @@ class LogHealTest : public testing::TestWithParam<HealCase> {
         for (int i = 0; i < 20; ++i) Append(log, 90000);  // into the next segment
         last = AppendDurable(log, 100);
       }
-      EndAndJudge(disk, boot, end, kept, resumed, last);
+      EndAndJudge(disk, boot, end, kept, bridge, last);
     }
   }
 
   Lsn Append(wal::Log& log, size_t bytes) {
     return log.Append(RecordType::kEffect, 3, std::string(bytes, 'x'));
-  }
-  // Above an eighth of the ring, as an image is.
-  Lsn AppendImage(wal::Log& log) {
-    return log.AppendOwned(RecordType::kTxn, wal::kBroadcastShard, std::string(200 << 10, 'i'));
   }
   bool WaitDurableNow(wal::Log& log, Lsn lsn) {
     log.RequestSync();
@@ -154,7 +162,8 @@ class LogHealTest : public testing::TestWithParam<HealCase> {
            log.durable_lsn() >= lsn;
   }
 
-  void EndAndJudge(SimDisk& disk, Boot& boot, End end, Lsn kept, Lsn resumed, Lsn last) {
+  // `bridge` 0: no checkpoint; then what was durable before the trouble is what must be there.
+  void EndAndJudge(SimDisk& disk, Boot& boot, End end, Lsn kept, Lsn bridge, Lsn last) {
     std::unique_ptr<SimDisk> after;
     if (end == End::kStop) (void)boot.log->Stop();
     if (end == End::kKill) {
@@ -174,10 +183,13 @@ class LogHealTest : public testing::TestWithParam<HealCase> {
       ASSERT_NE(again.log, nullptr) << again.error;
       ASSERT_TRUE(again.in_order);
       ASSERT_EQ(again.report.corrupted_entries, 0u);
-      for (Lsn lsn = 1; lsn <= kept; ++lsn) ASSERT_EQ(again.records.count(lsn), 1u) << lsn;
-      for (Lsn lsn = resumed; lsn != 0 && lsn <= last; ++lsn) {
-        ASSERT_EQ(again.records.count(lsn), 1u) << lsn << " after the image " << resumed;
+      for (Lsn lsn = 1; bridge == 0 && lsn <= kept; ++lsn) {
+        ASSERT_EQ(again.records.count(lsn), 1u) << lsn;
       }
+      for (Lsn lsn = bridge; bridge != 0 && lsn <= last; ++lsn) {
+        ASSERT_EQ(again.records.count(lsn), 1u) << lsn << " after the checkpoint " << bridge;
+      }
+      ASSERT_EQ(again.report.checkpoint_lsn, bridge);
       for (const Lsn lsn : found) {
         ASSERT_EQ(again.records.count(lsn), 1u) << lsn << " had been applied";
       }
@@ -216,9 +228,10 @@ TEST_P(LogHealTest, LeavesAWholeLogHoweverFullTheDiskWas) {
   std::cout << "cases: " << cases << "\n";
 }
 
-// The image is one record: wherever the power fails, a restart finds it whole, or what was before.
-TEST_P(LogHealTest, RecoversAnImageWholeOrNotAtAll) {
-  uint64_t with_image = 0, without = 0;
+// Wherever the power fails, a restart finds the checkpoint and what is behind the gap, or what was
+// before the gap and nothing else.
+TEST_P(LogHealTest, RecoversWhatABridgedGapHasOrWhatWasBeforeIt) {
+  uint64_t bridged = 0, without = 0;
   const uint64_t step = LongTests() ? 1 : 3;
   bool crashed = true;
   for (uint64_t crash_at = 1; crashed; crash_at += step) {
@@ -226,7 +239,8 @@ TEST_P(LogHealTest, RecoversAnImageWholeOrNotAtAll) {
     SCOPED_TRACE(testing::Message()
                  << "crash at change " << crash_at << ", survivors " << SurvivorsName(survivors));
     SimDisk disk({.seed = TestSeed() + crash_at, .crash_at = crash_at, .survivors = survivors});
-    Lsn kept = 0, given_up = 0, image = 0, acknowledged = 0;
+    Lsn kept = 0, given_up = 0, bridge = 0, acknowledged = 0;
+    bool degraded = false;
     Boot boot = BootLog(disk, options_);
     if (boot.log != nullptr) {
       wal::Log& log = *boot.log;
@@ -239,12 +253,13 @@ TEST_P(LogHealTest, RecoversAnImageWholeOrNotAtAll) {
         Eventually([&] { return log.state() != State::kRunning || disk.crashed(); });
       }
       disk.ClearFaults();
-      const bool degraded = log.state() == State::kDegraded;
+      degraded = log.state() == State::kDegraded;
       if (degraded) Eventually([&] { return log.resumable() || disk.crashed(); });
-      if (!degraded || log.resumable()) {
-        ASSERT_TRUE(log.Resume().ok());
-        image = AppendImage(log);
-        Append(log, 10);
+      if (degraded && log.resumable()) {
+        bridge = log.Resume().value();
+        const Lsn behind = Append(log, 10);
+        if (PutCheckpoint(disk, log, kLogDirectory, bridge).ok()) log.SetCheckpoint(bridge, bridge);
+        if (WaitDurableOrCrash(log, behind, disk)) acknowledged = behind;
         const Lsn last = Append(log, 5000);
         if (WaitDurableOrCrash(log, last, disk)) acknowledged = last;
       }
@@ -256,20 +271,23 @@ TEST_P(LogHealTest, RecoversAnImageWholeOrNotAtAll) {
     strict.recovery = wal::RecoveryMode::kStrict;
     Boot again = BootLog(*after, strict);
     ASSERT_NE(again.log, nullptr) << again.error;
-    ASSERT_TRUE(kept == 0 || again.records.count(kept) == 1);
-    if (again.records.count(image) == 1) {
-      ASSERT_EQ(again.records[image].payload, std::string(200 << 10, 'i'));
-      ++with_image;
+    if (bridge != 0 && again.report.checkpoint_lsn == bridge) {
+      for (Lsn lsn = bridge; lsn <= acknowledged; ++lsn) ASSERT_EQ(again.records.count(lsn), 1u);
+      ++bridged;
     } else {
       ASSERT_EQ(acknowledged, 0u);
-      ASSERT_TRUE(again.records.empty() || again.records.rbegin()->first <= given_up);
+      ASSERT_TRUE(kept == 0 || again.records.count(kept) == 1);
+      ASSERT_TRUE(!degraded || again.records.empty() || again.records.rbegin()->first <= given_up);
       ++without;
     }
     again.log.reset();
     ASSERT_EQ(Damage(*after), "");
   }
-  EXPECT_GT(with_image, 0u);
   EXPECT_GT(without, 0u);
+  if (options_.on_error == OnError::kDegrade ||
+      (options_.on_error == OnError::kAuto && options_.sync_policy != SyncPolicy::kSync)) {
+    EXPECT_GT(bridged, 0u);
+  }
 }
 
 std::string CaseName(const testing::TestParamInfo<HealCase>& info) {

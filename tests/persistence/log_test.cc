@@ -20,6 +20,7 @@
 #include "persistence/reader.h"
 #include "persistence/record.h"
 #include "persistence/segment.h"
+#include "tests/support/log_run.h"
 #include "tests/support/sim_disk.h"
 #include "utils/log.h"
 
@@ -68,7 +69,11 @@ class LogTest : public testing::Test {
   }
 
   static void WaitUntil(const std::function<bool()>& done) {
-    while (!done()) std::this_thread::yield();
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!done()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end) << "waited in vain";
+      std::this_thread::yield();
+    }
   }
   static Lsn AppendOne(Log& log, std::string_view payload) {
     const Lsn lsn = log.Append(RecordType::kEffect, 7, payload);
@@ -263,7 +268,7 @@ TEST_F(LogTest, MovesToANewEpochWhenASyncFails) {
   EXPECT_TRUE(again.report.lost.empty());
 }
 
-TEST_F(LogTest, CarriesOnWithoutTheDiskAndResumesWithAnImage) {
+TEST_F(LogTest, CarriesOnWithoutTheDiskAndResumesWithACheckpoint) {
   test::SimDisk disk;
   options_.on_error = OnError::kDegrade;
   options_.retry_ms = 1;
@@ -285,15 +290,58 @@ TEST_F(LogTest, CarriesOnWithoutTheDiskAndResumesWithAnImage) {
     EXPECT_NE(found.log->metrics().last_error, "");
     disk.ClearFaults();
     WaitUntil([&] { return found.log->resumable(); });
-    ASSERT_TRUE(found.log->Resume().ok());
-    EXPECT_EQ(found.log->state(), State::kRunning);
-    found.log->Append(RecordType::kBroadcast, kBroadcastShard, "FLUSHALL");
-    const Lsn lsn = AppendOne(*found.log, "image");
-    WaitUntil([&] { return found.log->durable_lsn() >= lsn; });
+    const auto resumed = found.log->Resume();
+    ASSERT_TRUE(resumed.ok());
+    EXPECT_GT(*resumed, given_up);  // no checkpoint from before can be the one that is awaited
+    EXPECT_EQ(found.log->state(), State::kDegraded);
+    EXPECT_TRUE(found.log->metrics().awaits_checkpoint);
+    const Lsn lsn = AppendOne(*found.log, "behind the gap");
+    EXPECT_EQ(lsn, *resumed + 1);
+    EXPECT_GE(found.log->release_lsn(), lsn);  // nothing is promised, so nothing is held
+    found.log->RequestSync();
+    WaitUntil([&] { return found.log->metrics().synced_lsn >= lsn; });
+    EXPECT_LT(found.log->durable_lsn(), given_up);  // WAITAOF is not to be answered
+    found.log->SetCheckpoint(*resumed - 1, 0);      // an older one does not bridge it
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    EXPECT_EQ(found.log->state(), State::kDegraded);
+    found.log->SetCheckpoint(*resumed, 0);
+    WaitUntil([&] { return found.log->state() == State::kRunning; });
+    EXPECT_FALSE(found.log->metrics().awaits_checkpoint);
+    EXPECT_EQ(found.log->durable_lsn(), lsn);
+    ASSERT_TRUE(test::PutCheckpoint(disk, *found.log, options_.directory, *resumed).ok());
   }
   Found found = Open(disk);
-  EXPECT_EQ(found.payloads, (std::vector<std::string>{"before", "FLUSHALL", "image"}));
+  EXPECT_EQ(found.payloads, (std::vector<std::string>{"checkpoint", "behind the gap"}));
   EXPECT_TRUE(found.report.lost.empty());
+}
+
+// Without the checkpoint the log ends before the gap, and goes on from there.
+TEST_F(LogTest, ForgetsWhatIsBehindAGapThatNoCheckpointBridges) {
+  test::SimDisk disk;
+  options_.on_error = OnError::kDegrade;
+  options_.retry_ms = 1;
+  {
+    Found found = Open(disk);
+    const Lsn good = AppendOne(*found.log, "before");
+    WaitUntil([&] { return found.log->durable_lsn() >= good; });
+    disk.AddFault({.calls = test::kWrite | test::kCreate, .error = ENOSPC, .for_ever = true});
+    AppendOne(*found.log, "given up");
+    WaitUntil([&] { return found.log->state() == State::kDegraded; });
+    disk.ClearFaults();
+    WaitUntil([&] { return found.log->resumable(); });
+    ASSERT_TRUE(found.log->Resume().ok());
+    AppendOne(*found.log, "behind the gap");
+    EXPECT_FALSE(found.log->Stop().ok());
+  }
+  for (int i = 0; i < 2; ++i) {
+    Found found = Open(disk);
+    ASSERT_NE(found.log, nullptr) << found.error;
+    EXPECT_EQ(found.payloads.size(), 1u + i);
+    EXPECT_EQ(found.payloads.front(), "before");
+    EXPECT_TRUE(found.report.lost.empty());
+    AppendOne(*found.log, "a new life");
+    EXPECT_TRUE(found.log->Stop().ok());
+  }
 }
 
 TEST_F(LogTest, NeverReleasesWhatItGaveUpUnderSync) {
@@ -358,14 +406,14 @@ TEST_F(LogTest, WaitsForTheWriterWhereNoSharedRingCanBeHad) {
   EXPECT_GE(found.log->written_lsn(), lsn);
 }
 
-TEST_F(LogTest, SetsTheRingOfAnotherDirectoryAside) {
+TEST_F(LogTest, NeverTouchesTheRingOfAnotherDirectory) {
   InKilledProcess([](Log& log) { AppendOne(log, "x"); });
   std::filesystem::copy(options_.directory, root_ + "/copy");
   options_.directory = root_ + "/copy";
   Found found = Open();
   ASSERT_NE(found.log, nullptr) << found.error;
   ASSERT_FALSE(found.report.warnings.empty());
-  EXPECT_NE(found.report.warnings[0].find("was not used; kept as"), std::string::npos)
+  EXPECT_NE(found.report.warnings[0].find("it was neither used nor touched"), std::string::npos)
       << found.report.warnings[0];
 }
 
@@ -389,7 +437,7 @@ TEST_F(LogTest, ReadsANewerFormatUnlessItForbidsThat) {
   Found found = Open(disk);
   EXPECT_EQ(found.payloads, std::vector<std::string>{"from the future"});
   ASSERT_EQ(found.report.warnings.size(), 1u);
-  EXPECT_NE(found.report.warnings[0].find("newer format version 2"), std::string::npos);
+  EXPECT_NE(found.report.warnings[0].find("newer format version 3"), std::string::npos);
   found.log = nullptr;
   info.min_reader_version = kFormatVersion + 1;
   put();

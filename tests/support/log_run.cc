@@ -4,8 +4,10 @@
 #include <chrono>
 #include <thread>
 
+#include "persistence/checkpoint.h"
 #include "persistence/segment.h"
 #include "tests/support/seed.h"
+#include "utils/clock.h"
 #include "utils/log.h"
 
 namespace crab::test {
@@ -94,6 +96,19 @@ Boot BootLog(wal::Disk& disk, const wal::Options& options) {
     boot.error_number = log.system_errno();
   }
   return boot;
+}
+
+Status PutCheckpoint(wal::Disk& disk, const wal::Log& log, const std::string& directory,
+                     wal::Lsn lsn) {
+  wal::CheckpointInfo info;
+  info.lsn = lsn;
+  info.identity = log.identity();
+  info.created_at_ms = RealClock().WallMs();
+  auto writer = TRY(wal::CheckpointWriter::Create(disk, directory, info, wal::Compression::kNone,
+                                                  /*keys=*/nullptr));
+  TRY(writer->Add(0, "checkpoint", 1));
+  TRY(writer->Finish());
+  return writer->Publish();
 }
 
 wal::Lsn Promise::Append(wal::Log& log, size_t bytes) {

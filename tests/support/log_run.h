@@ -46,6 +46,11 @@ struct Boot {
 };
 Boot BootLog(wal::Disk& disk, const wal::Options& options);
 
+// Publishes a checkpoint at `lsn` with one chunk, the effect "checkpoint" on shard 0: found by a
+// boot as a record of that LSN. The log is not told.
+Status PutCheckpoint(wal::Disk& disk, const wal::Log& log, const std::string& directory,
+                     wal::Lsn lsn);
+
 // The promise of a log, over any number of boots.
 class Promise {
  public:
