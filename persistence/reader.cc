@@ -127,6 +127,7 @@ class DirectoryReader final : public Reader {
   Result<bool> JudgeBadPlace(const Candidate& bad, Frame* frame);
   void TakeGood(const Candidate& candidate, Frame* frame);
   void NoteStatement(const FrameHeader& header, std::string_view payload);
+  void NoteDurable(Lsn stated);
   bool Missing(Lsn first, Lsn last, std::string reason, Frame* frame);
   const SegmentInfo* Successor() const;
   Lsn FirstNeeded(const SegmentInfo& segment) const;
@@ -146,6 +147,8 @@ class DirectoryReader final : public Reader {
   uint64_t offset_ = 0;
   Lsn expected_ = 1;  // the next record's
   Lsn durable_ = 0;
+  Lsn void_first_ = ~Lsn{0};  // records from here on stand behind a void gap ...
+  Lsn void_durable_ = 0;      // ... before which this was durable
   uint64_t epoch_ = 0;
   uint32_t running_crc_ = 0;
   bool running_crc_known_ = true;  // every frame of the segment so far was good
@@ -207,10 +210,12 @@ void DirectoryReader::JudgeGaps() {
       } else {
         segment.gap_void = true;
         end = segment.first_lsn;
+        void_durable_ = segment.durable_lsn;
       }
     }
     segment.end_lsn = std::min(segment.end_lsn, end);
   }
+  void_first_ = end;
 }
 
 // Begins with the last segment that holds the checkpoint's last record or the one behind it.
@@ -525,7 +530,7 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
     durable_ = std::min(durable_, segment.first_lsn - 1);
     epoch_ = segment.epoch;
   }
-  durable_ = std::max(durable_, std::min(segment.durable_lsn, segment.end_lsn - 1));
+  NoteDurable(segment.durable_lsn);
   if (segment.epoch == segments_.back().epoch || Successor() == nullptr) {
     durable_ = std::max(durable_, options_.durable_lsn);
   }
@@ -642,7 +647,14 @@ void DirectoryReader::NoteStatement(const FrameHeader& header, std::string_view 
   } else if (IsEnd(header.type)) {
     stated = header.lsn;  // written only when all before it was synced
   }
-  durable_ = std::max(durable_, std::min(stated, current().end_lsn - 1));
+  NoteDurable(stated);
+}
+
+// What is said behind a void gap includes what the gap gave up.
+void DirectoryReader::NoteDurable(Lsn stated) {
+  const SegmentInfo& segment = current();
+  const Lsn most = segment.first_lsn >= void_first_ ? void_durable_ : segment.end_lsn - 1;
+  durable_ = std::max(durable_, std::min(stated, most));
 }
 
 void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
