@@ -131,11 +131,16 @@ Status Checkpointer::CanBegin() const {
 
 Status Checkpointer::Begin(Reason reason) {
   TRY(CanBegin());
-  Begin(reason, server_.log()->last_lsn());
+  Cut(reason, server_.log()->last_lsn());
   return Status::Ok();
 }
 
-void Checkpointer::Begin(Reason reason, wal::Lsn lsn) {
+void Checkpointer::BeginBehindGap(wal::Lsn lsn) {
+  gap_lsn_ = lsn;
+  Cut(Reason::kGap, lsn);
+}
+
+void Checkpointer::Cut(Reason reason, wal::Lsn lsn) {
   CHECK(free());
   wal::Log* const log = server_.log();
   CHECK(log != nullptr);
@@ -144,6 +149,7 @@ void Checkpointer::Begin(Reason reason, wal::Lsn lsn) {
   Job job;
   job.log = log;
   job.lsn = lsn;
+  job.gap_lsn = gap_lsn_;
   job.reason = reason;
   job.info.lsn = lsn;
   job.info.identity = log->identity();
@@ -207,7 +213,7 @@ Status Checkpointer::SaveNow(Reason reason) {
     WalkToTheEnd();
     snapshot_.reset();
   }
-  Begin(reason, server_.log()->last_lsn());
+  Cut(reason, server_.log()->last_lsn());
   WalkToTheEnd();
   AwaitEnd();
   Record();
@@ -679,16 +685,19 @@ void Checkpointer::Pace(uint64_t bytes) {
 }
 
 // A checkpoint must not know more than the log: after a power cut the log would go on below it.
+// Behind a gap nothing counts as durable before there is a checkpoint, this one: there it is what
+// is on disk that matters, and of what was before the gap nothing is missed.
 Status Checkpointer::WaitUntilDurable() {
   wal::Log& log = *job_.log;
   const int64_t begin_us = RealClock().MonotonicUs();
   int64_t asked_us = 0;
-  // Behind a gap nothing counts as durable before a checkpoint bridges it: this one, it may be.
-  const auto durable_lsn = [&log] {
+  const auto reached = [&] {
+    if (log.durable_lsn() >= job_.lsn) return true;
     const wal::Metrics metrics = log.metrics();
-    return metrics.awaits_checkpoint ? metrics.synced_lsn : metrics.durable_lsn;
+    return metrics.awaits_checkpoint &&
+           (job_.lsn <= job_.gap_lsn || metrics.synced_lsn >= job_.lsn);
   };
-  while (durable_lsn() < job_.lsn) {
+  while (!reached()) {
     const int64_t now_us = RealClock().MonotonicUs();
     if (now_us - asked_us > kSyncAgainUs) {
       log.RequestSync();

@@ -67,9 +67,11 @@ class Checkpointer : public SnapshotSink {
   // Whether one could begin now: none runs, and what was given up is walked to its end.
   bool free() const { return !running_ && snapshot_ == nullptr; }
   // The cut, now; only when free(). The rest follows by itself. The data is what the log's records
-  // up to `lsn` made: by default its last one, behind a gap what Log::Resume returned.
+  // up to its last one made.
   Status Begin(Reason reason);
-  void Begin(Reason reason, wal::Lsn lsn);
+  // The same for a log that keeps records behind a gap from `lsn` on, in the moment in which it
+  // begins to.
+  void BeginBehindGap(wal::Lsn lsn);
   // Begins as soon as it can: after the one that runs.
   void Schedule(Reason reason);
   // The same, and returns when the file is published (or why it is not), everybody else waiting.
@@ -163,6 +165,7 @@ class Checkpointer : public SnapshotSink {
   static void Free(Item& item);
 
   // World held.
+  void Cut(Reason reason, wal::Lsn lsn);
   void WalkToTheEnd();
   void AwaitEnd();
   void Record();
@@ -203,6 +206,7 @@ class Checkpointer : public SnapshotSink {
   uint64_t start_log_bytes_ = 0;
   double start_ms_per_byte_ = 0, start_ms_per_record_ = 0;  // 0 = too little to measure
   int64_t not_before_ms_ = 0;  // monotonic: automatic ones, after a failure
+  wal::Lsn gap_lsn_ = 0;       // the last one before the gap that the log is or was behind
   uint64_t changes_at_cut_ = 0;
   uint64_t log_bytes_at_cut_ = 0;   // metrics().bytes_appended
   uint64_t log_bytes_at_save_ = 0;  // the same of the last published one
@@ -214,6 +218,7 @@ class Checkpointer : public SnapshotSink {
   struct Job {
     wal::Log* log = nullptr;
     wal::Lsn lsn = 0;
+    wal::Lsn gap_lsn = 0;
     Reason reason = Reason::kSave;
     wal::CheckpointInfo info;
     std::string directory;
