@@ -29,15 +29,16 @@ bool TakeBytes(const char** at, const char* end, std::string_view* bytes) {
   return true;
 }
 
+}  // namespace
+
 // SET key value, or SET key value PXAT ms, as Effects::Set writes them.
-struct PlainSet {
+struct Replayer::PlainSet {
   uint32_t db;
   std::string_view key, value;
   int64_t deadline_ms;
 };
 
-// Takes one from the front of `effects`. False: something else stands there, or it is damaged.
-bool TakePlainSet(std::string_view* effects, PlainSet* set) {
+bool Replayer::TakePlainSet(std::string_view* effects, PlainSet* set) {
   const char* p = effects->data();
   const char* const end = p + effects->size();
   if (end - p < 5 || p[0] < 0 || p[1] != static_cast<char>(EffectId::kSet)) return false;
@@ -57,8 +58,6 @@ bool TakePlainSet(std::string_view* effects, PlainSet* set) {
   effects->remove_prefix(static_cast<size_t>(p - effects->data()));
   return true;
 }
-
-}  // namespace
 
 Replayer::Replayer(Keyspace& keyspace, const Registry& registry)
     : keyspace_(keyspace),
@@ -85,8 +84,19 @@ Status Replayer::CheckOne() const {
   return Status::Ok();
 }
 
+Status Replayer::CheckDatabase(const PlainSet& set) const {
+  if (__builtin_expect(set.db < keyspace_.options().databases, 1)) return Status::Ok();
+  return Status::Error("effect SET on database " + std::to_string(set.db) +
+                       " does not suit this server");
+}
+
 Status Replayer::Check(std::string_view effects) {
+  PlainSet set;
   while (!effects.empty()) {
+    if (__builtin_expect(TakePlainSet(&effects, &set), 1)) {
+      TRY(CheckDatabase(set));
+      continue;
+    }
     TRY(ReadEffect(&effects, &effect_));
     TRY(CheckOne());
   }
@@ -94,15 +104,12 @@ Status Replayer::Check(std::string_view effects) {
 }
 
 Status Replayer::Replay(std::string_view effects, ShardRange shards) {
+  PlainSet set;
   while (!effects.empty()) {
-    // Nine of ten effects are one of these, and the way through the handler, which logs and
-    // replies, would cost half as much again as the change itself.
-    PlainSet set;
+    // By far the commonest. The way through the handler, which logs and replies, takes a quarter
+    // longer.
     if (__builtin_expect(TakePlainSet(&effects, &set), 1)) {
-      if (__builtin_expect(set.db >= keyspace_.options().databases, 0)) {
-        return Status::Error("effect SET on database " + std::to_string(set.db) +
-                             " does not suit this server");
-      }
+      TRY(CheckDatabase(set));
       TRY(Begin(set.db, set.key, "SET", shards));
       view_.SetString(set.key, set.value, set.deadline_ms);
       continue;

@@ -36,6 +36,11 @@ class Replayer {
   Status Check(std::string_view effects);
 
  private:
+  struct PlainSet;
+
+  // Takes one from the front of `effects`. False: something else stands there, or it is damaged.
+  static bool TakePlainSet(std::string_view* effects, PlainSet* set);
+  Status CheckDatabase(const PlainSet& set) const;
   Status CheckOne() const;  // effect_
   // Points the view at a key's database; the error says that its shard is not at hand.
   Status Begin(uint32_t db, std::string_view key, std::string_view name, ShardRange shards);

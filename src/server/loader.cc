@@ -55,8 +55,7 @@ void Loader::Start(std::function<void()> on_end) {
 
 bool Loader::WaitFor(int64_t timeout_ms) {
   std::unique_lock lock(mutex_);
-  return ended_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                         [this] { return working_ == 0; });
+  return ended_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [this] { return through_; });
 }
 
 void Loader::Stop() {
@@ -70,7 +69,17 @@ Status Loader::error() const {
   return error_.empty() ? Status::Ok() : Status::Error(error_);
 }
 
+wal::RecoveryReport Loader::report() const {
+  std::lock_guard lock(mutex_);
+  return backlog_ == nullptr ? last_report_ : backlog_->report();
+}
+
 LoadProgress Loader::progress() const {
+  std::lock_guard lock(mutex_);
+  return backlog_ == nullptr ? last_progress_ : ProgressNow();
+}
+
+LoadProgress Loader::ProgressNow() const {
   LoadProgress progress;
   progress.bytes_total = backlog_->total_bytes();
   progress.bytes_done = backlog_->done_bytes();
@@ -94,12 +103,25 @@ void Loader::Work(int worker) {
     ReplayUnit(unit, *replayers_[guest]);
     world_.Exit(guest);
   }
-  std::unique_lock lock(mutex_);
-  if (--working_ > 0) return;
-  ended_.notify_all();
-  lock.unlock();
+  {
+    std::lock_guard lock(mutex_);
+    if (--working_ > 0) return;
+  }
   // Every unit was seen done by the worker that drew it, be it that a loop replayed it.
+  ReleaseBacklog();
   if (on_end_) on_end_();
+  std::lock_guard lock(mutex_);
+  through_ = true;
+  ended_.notify_all();
+}
+
+void Loader::ReleaseBacklog() {
+  if (units_done_.load(std::memory_order_relaxed) < units_) return;
+  std::unique_ptr<wal::Backlog> backlog;  // goes when the lock has gone
+  std::lock_guard lock(mutex_);
+  last_progress_ = ProgressNow();
+  last_report_ = backlog_->report();
+  backlog = std::move(backlog_);
 }
 
 bool Loader::Load(uint32_t shard, int loop) {
@@ -114,8 +136,8 @@ bool Loader::ReplayUnit(uint32_t unit, Replayer& replayer) {
     Status status = backlog_->Replay(
         unit, [&](const wal::Backlog::Part& part) { return Apply(part, replayer, shards); });
     if (status.ok()) {
-      done_[unit].store(true, std::memory_order_release);
       units_done_.fetch_add(1, std::memory_order_relaxed);
+      done_[unit].store(true, std::memory_order_release);
     } else {
       failed_ = true;
       std::lock_guard lock(mutex_);

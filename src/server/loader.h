@@ -58,14 +58,17 @@ class Loader final : public ShardLoader {
   // Why no more is loaded; OK while nothing has failed. Final once the workers are through.
   Status error() const;
   LoadProgress progress() const;
-  wal::RecoveryReport report() const { return backlog_->report(); }
+  wal::RecoveryReport report() const;
 
   // --- ShardLoader ---
   bool Has(uint32_t shard) const override { return done_[shard / shards_per_unit_]; }
   bool Load(uint32_t shard, int loop) override;
 
  private:
+  LoadProgress ProgressNow() const;  // mutex_ is held
   void Work(int worker);
+  // Everything has been replayed: lets go of the log's files, which takes a while.
+  void ReleaseBacklog();
   // False: it failed.
   bool ReplayUnit(uint32_t unit, Replayer& replayer);
   Status Apply(const wal::Backlog::Part& part, Replayer& replayer, ShardRange shards);
@@ -74,14 +77,16 @@ class Loader final : public ShardLoader {
 
   World& world_;
   Keyspace& keyspace_;
-  const std::unique_ptr<wal::Backlog> backlog_;
+  // Null once no unit is left; that changes under mutex_.
+  std::unique_ptr<wal::Backlog> backlog_;
   const int workers_;
   const Hook hook_;
   const uint32_t units_;
   const uint32_t shards_per_unit_;
   const int64_t start_us_;
   std::vector<std::unique_ptr<Replayer>> replayers_;  // of the loops, then of the workers
-  // By unit. Set while its shards are held; release, for who reads it without holding them.
+  // By unit. Set while its shards are held, and behind units_done_; release, for who reads it
+  // without holding them.
   std::unique_ptr<std::atomic<bool>[]> done_;
   std::atomic<uint32_t> units_done_{0};
   std::atomic<uint32_t> next_unit_{0};
@@ -92,8 +97,11 @@ class Loader final : public ShardLoader {
   std::function<void()> on_end_;
   mutable std::mutex mutex_;
   std::condition_variable ended_;
-  int working_ = 0;    // guarded by mutex_, as what follows
-  std::string error_;  // the first
+  int working_ = 0;  // guarded by mutex_, as what follows
+  bool through_ = false;
+  std::string error_;           // the first
+  LoadProgress last_progress_;  // once backlog_ is null
+  wal::RecoveryReport last_report_;
   // Verdicts on large transactions, which every unit would judge anew, by LSN; "" = suits.
   std::map<wal::Lsn, std::string> verdicts_;
 };
