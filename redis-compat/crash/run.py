@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 """Kills the server with -9 under load, again and again, and checks what it holds after each restart.
 
-    redis-compat/crash/run.py [--server PATH] [--kills N] [--policy P] [--seed N]
+    redis-compat/crash/run.py [--server PATH] [--kills N] [--only NAME] [--seed N]
 
-Writers on several connections keep pipelines of commands under way. After a kill everything that
-was acknowledged must be there; of what was under way per connection none, some or all, whole and in
-order.
+Writers on several connections keep pipelines of commands under way, while checkpoints are written,
+segments come and go and policies change. After a kill everything that was acknowledged must be there;
+of what was under way per connection none, some or all, whole and in order. The count of kills and of
+the acknowledged commands that were looked for is printed at the end.
 """
 
 import argparse
@@ -32,14 +33,15 @@ REDIS_POLICY = {"none": "no", "async": "no", "sync": "always"}
 # The smallest ring and segment, so that values pass an eighth of the one and all of the other.
 RING_BYTES = SEGMENT_BYTES = 1 << 20
 KILLS_PER_DIRECTORY = 7
-Plan = collections.namedtuple("Plan", "name policy threads switching big_bytes")
+# disturb: what a control connection does meanwhile, of "policy", "checkpoint" and "durability".
+Plan = collections.namedtuple("Plan", "name policy threads disturb big_bytes options")
 
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", default=CRABCACHE, help="the server under test")
-    parser.add_argument("--kills", type=int, default=16, help="kills of each plan")
-    parser.add_argument("--policy", choices=POLICIES, help="only this policy's plan")
+    parser.add_argument("--kills", type=int, default=30, help="kills of each policy's plan")
+    parser.add_argument("--only", default="", help="plans whose names contain this")
     parser.add_argument("--writers", type=int, default=4, help="connections that write")
     parser.add_argument("--depth", type=int, default=32, help="largest pipeline of one connection")
     parser.add_argument("--seed", type=int, default=1)
@@ -98,15 +100,18 @@ class Link:
         return problem
 
 
-def load(server, writers, depth, kill_after_s, switch, rng):
+def load(server, writers, depth, kill_after_s, disturbance, durable, rng):
     """Writes until the server, killed at a random moment, has closed every connection."""
     links = []
     selector = selectors.DefaultSelector()
     for writer in writers:
-        link = Link(writer, server.connect(), rng.randrange(1, depth + 1))
+        connection = server.connect()
+        if durable and not server.redis:
+            connection.do("CLIENT", "DURABILITY", rng.choice((*POLICIES, "default")))
+        link = Link(writer, connection, rng.randrange(1, depth + 1))
         links.append(link)
         selector.register(link.socket, selectors.EVENT_READ, link)
-    control = server.connect() if switch else None
+    control = server.connect() if disturbance else None
     # The signal comes from another thread: it falls anywhere, also into the middle of a send.
     killer = threading.Timer(kill_after_s, server.process.kill)
     killer.start()
@@ -118,7 +123,7 @@ def load(server, writers, depth, kill_after_s, switch, rng):
                 problem = "a killed server's connection stays open"
             if control and rng.random() < 0.02:
                 try:
-                    control.raw(*switch(rng))
+                    control.raw(*disturbance(rng))
                 except (Closed, Slow, OSError):
                     control = None
             for link in links:
@@ -178,38 +183,55 @@ def server_for(binary, plan):
     ours = ["--wal-enabled", "yes", "--wal-sync-policy", plan.policy]
     ours += ["--threads", str(plan.threads)]
     ours += ["--wal-ring-size", str(RING_BYTES), "--wal-max-segment-size", str(SEGMENT_BYTES)]
+    ours += plan.options
     theirs = ["--appendonly", "yes", "--appendfsync", REDIS_POLICY[plan.policy]]
     theirs += ["--auto-aof-rewrite-percentage", "0"]
     return Server(binary, ours=ours, theirs=theirs)
 
 
-def switcher(server):
-    """A CONFIG SET that changes the policy, in the spelling of this server."""
+def disturber(server, plan):
+    """Draws commands that change how the server keeps its data, in the spelling of this server."""
 
-    def switch(rng):
-        policy = rng.choice(POLICIES)
+    def policy(rng):
+        name = rng.choice(POLICIES)
         if server.redis:
-            return ["CONFIG", "SET", "appendfsync", REDIS_POLICY[policy]]
-        return ["CONFIG", "SET", "wal-sync-policy", policy]
+            return ["CONFIG", "SET", "appendfsync", REDIS_POLICY[name]]
+        return ["CONFIG", "SET", "wal-sync-policy", name]
 
-    return switch
+    def checkpoint(rng):
+        return [rng.choice(("BGSAVE", "BGREWRITEAOF"))]
+
+    known = {"policy": policy, "checkpoint": checkpoint}
+    kinds = [known[each] for each in plan.disturb if each in known]
+    return (lambda rng: rng.choice(kinds)(rng)) if kinds else None
 
 
-def run_directory(chosen, plan, seed, kills, tally):
-    """A fresh directory, killed `kills` times. Returns the number of commands acknowledged."""
+def checkpoints_in(server):
+    return len(list((server.directory / "wal").glob("checkpoint-*.ckpt")))
+
+
+def run_directory(chosen, plan, seed, kills, tally, totals):
+    """A fresh directory, killed `kills` times."""
     rng = random.Random(f"{plan.name}/{seed}")
     stream = f"{plan.name}/{seed}"
     writers = [Writer(number, stream, plan.big_bytes) for number in range(chosen.writers)]
     with server_for(chosen.server, plan) as server:
-        switch = switcher(server) if plan.switching else None
+        disturbance = disturber(server, plan)
+        seen = 0  # checkpoints that a restart found
         for kill in range(kills):
             name = f"{plan.name}, seed {seed}, kill {kill + 1}"
-            problem = load(server, writers, chosen.depth, rng.uniform(0.02, 0.5), switch, rng)
+            durable = "durability" in plan.disturb
+            kill_after_s = rng.uniform(0.02, 0.5)
+            problem = load(server, writers, chosen.depth, kill_after_s, disturbance, durable, rng)
+            totals["kills"] += 1
+            seen += checkpoints_in(server)
             # Now and then the next start is killed as well: recovery must survive its own death.
             for _ in range(rng.choice((0, 0, 0, 1, 2))):
                 server.spawn()
                 time.sleep(rng.uniform(0.0, 0.03))  # a random moment, not a wait
                 server.kill()
+                totals["kills"] += 1
+                totals["kills during a restart"] += 1
             try:
                 server.start()
                 problems = ([problem] if problem else []) + verify(server, writers)
@@ -231,36 +253,46 @@ def run_directory(chosen, plan, seed, kills, tally):
                 lost = next(key for writer in writers for key in sorted(writer.state))
                 connection.do("DEL", lost)
             tally.check(f"{plan.name}: the oracle sees a lost key", verify(server, writers))
-        return sum(writer.acknowledged for writer in writers)
+            if "checkpoint" in plan.disturb and not server.redis and kills >= KILLS_PER_DIRECTORY:
+                tally.check(f"{plan.name}: restarts found checkpoints", seen > 0)
+        totals["acknowledged commands checked"] += sum(writer.acknowledged for writer in writers)
 
 
 def main():
     chosen = options()
     tally = Tally()
+    big = 3 * SEGMENT_BYTES // 2
+    busy = ("policy", "checkpoint", "durability")
+    often = ["--wal-max-recovery-ms", "1"]  # a checkpoint as often as the rules allow
     plans = [
-        Plan("none", "none", 2, False, 0),
-        Plan("async", "async", 3, False, 3 * SEGMENT_BYTES // 2),
-        Plan("sync", "sync", 2, False, 3 * SEGMENT_BYTES // 2),
-        Plan("one thread", "async", 1, False, 0),
-        Plan("policy switched under load", "sync", 2, True, SEGMENT_BYTES // 2),
+        Plan("none", "none", 2, (), 0, []),
+        Plan("async", "async", 3, (), big, []),
+        Plan("sync", "sync", 2, (), big, []),
+        Plan("one thread", "async", 1, ("checkpoint",), 0, often),
+        Plan("policies", "sync", 2, ("policy", "durability"), SEGMENT_BYTES // 2, []),
+        Plan("checkpoints", "async", 2, ("checkpoint",), big, often),
+        Plan("checkpoints and policies", "async", 2, busy, SEGMENT_BYTES // 2, often),
+        Plan("compressed", "none", 2, busy, SEGMENT_BYTES // 2, ["--wal-compression", "lz4"]),
     ]
-    if chosen.policy:
-        plans = [plan for plan in plans if plan.name == chosen.policy]
+    plans = [plan for plan in plans if chosen.only in plan.name]
+    totals = collections.Counter()
     for plan in plans:
-        started, acknowledged, left, seed = time.monotonic(), 0, chosen.kills, chosen.seed
-        # The two plans on the side are shorter: the three policies are what must be shown.
-        if plan.name not in POLICIES:
-            left = max(chosen.kills // 2, 1)
+        started, before, seed = time.monotonic(), totals.copy(), chosen.seed
+        # The plans on the side are shorter: the three policies and checkpoints are to be shown.
+        main_plan = plan.name in POLICIES or plan.name.startswith("checkpoints")
+        left = chosen.kills if main_plan else max(chosen.kills // 2, 1)
         while left > 0:
             kills = min(left, KILLS_PER_DIRECTORY)
-            acknowledged += run_directory(chosen, plan, seed, kills, tally)
+            run_directory(chosen, plan, seed, kills, tally, totals)
             left -= kills
             seed += 1
+        new = totals - before
         print(
-            f"{plan.name}: {acknowledged} commands acknowledged, "
-            f"{time.monotonic() - started:.1f} s",
+            f"{plan.name}: {new['kills']} kills, {new['acknowledged commands checked']} commands "
+            f"acknowledged, {time.monotonic() - started:.1f} s",
             flush=True,
         )
+    print(", ".join(f"{count} {what}" for what, count in totals.items()), flush=True)
     tally.finish()
 
 
