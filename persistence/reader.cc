@@ -155,6 +155,7 @@ class DirectoryReader final : public Reader {
   bool skip_tried_ = false;
 
   // The records of the PACK before offset_ that have not been given out yet.
+  std::unique_ptr<Codec> codec_;
   std::string pack_scratch_;
   std::string_view pack_left_;
   uint64_t pack_offset_ = 0;
@@ -420,9 +421,9 @@ Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame)
     if (candidate.payload.size() < sizeof(pack)) return Status::Error("a PACK is too short");
     std::memcpy(&pack, candidate.payload.data(), sizeof(pack));
     const PackContext context = {segment.identity.log_id, segment.number, offset_, pack};
-    Codec codec(Compression::kNone, options_.keys);
-    plain = TRY(codec.Unpack(candidate.payload.substr(sizeof(pack)), context.bytes(),
-                             candidate.header.flags, pack.plain_bytes, &pack_scratch_));
+    if (codec_ == nullptr) codec_ = std::make_unique<Codec>(Compression::kNone, options_.keys);
+    plain = TRY(codec_->Unpack(candidate.payload.substr(sizeof(pack)), context.bytes(),
+                               candidate.header.flags, pack.plain_bytes, &pack_scratch_));
     // It counts as a whole: every record must be there.
     Lsn lsn = pack.first_lsn;
     std::string_view left = plain;

@@ -93,11 +93,13 @@ Original TakeOriginal(SimDisk& disk, const Records& records) {
 }
 
 // Three boots, each cleanly stopped: three epochs, three segments.
-Original StoppedLog() {
+Original StoppedLog(wal::Compression compression = wal::Compression::kNone) {
   SimDisk disk;
   Promise promise;
+  wal::Options options = LogOptions(SyncPolicy::kSync);
+  options.compression = compression;
   for (int boot = 0; boot < 3; ++boot) {
-    Boot run = BootLog(disk, LogOptions(SyncPolicy::kSync));
+    Boot run = BootLog(disk, options);
     EXPECT_NE(run.log, nullptr) << run.error;
     for (int i = 0; i < 8; ++i) {
       const Lsn lsn = promise.Append(*run.log, static_cast<size_t>(i * 11));
@@ -307,6 +309,10 @@ void ForEachLog(const std::function<void(const Original&)>& test) {
   {
     SCOPED_TRACE("a log that was stopped");
     test(StoppedLog());
+  }
+  {
+    SCOPED_TRACE("a log of packs");
+    test(StoppedLog(wal::Compression::kLz4));
   }
   SCOPED_TRACE("a log whose machine died");
   test(KilledLog());
