@@ -22,6 +22,13 @@ Status RemoveIfThere(Disk& disk, const std::string& path) {
   return removed.system_errno() == ENOENT ? Status::Ok() : std::move(removed);
 }
 
+// False of a spare that was taken and written to when the process ended: its header came first.
+bool BeginsWithZeroes(File& file) {
+  char bytes[kStepBytes / 32];
+  auto count = file.ReadAt(0, bytes);
+  return count.ok() && std::all_of(bytes, bytes + *count, [](char byte) { return byte == 0; });
+}
+
 Status FillWithZeroes(File& file, const std::string& path, uint64_t bytes,
                       const std::atomic<bool>* given_up) {
   const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
@@ -69,6 +76,10 @@ SpareMaker::SpareMaker(Disk& disk, const std::string& directory)
     if (!file.ok()) continue;
     auto bytes = file.value()->Size();
     if (!bytes.ok()) continue;
+    if (ready_.size() == kSparesMax || !BeginsWithZeroes(**file)) {
+      (void)disk_.Remove(path);
+      continue;
+    }
     ready_.push_back({std::move(path), std::move(file).value(), *bytes});
   }
 }
