@@ -42,8 +42,9 @@ class Facts:
         self.commands = {name for name in self.rows if "|" not in name}
         self.fields = set(re.findall(r'"([a-z0-9_]+)"', self.sources["src/server/info.cc"]))
         self.server_flags = set(re.findall(r'"--([a-z]+)"', everything)) | {"check"}
-        self.tool_flags = set(re.findall(r"--([a-z]+)", self.sources["src/wal_tool/wal_tool.cc"]))
-        self.tool_verbs = {"list", "verify", "dump"}
+        tool = self.sources["src/wal_tool/arguments.cc"]
+        self.tool_flags = set(re.findall(r"--([a-z-]+)", tool))
+        self.tool_verbs = set(re.findall(r'^    \{"([a-z]+)", "[A-Z]', tool, re.M))
 
 
 class Checks:
@@ -99,7 +100,7 @@ def check_code(part, where, facts, checks):
     found = re.search(r"crabcache-wal ([a-z]+)", command)
     if found:
         checks.hold(found[1] in facts.tool_verbs, where, f"crabcache-wal {found[1]}")
-        for flag in re.findall(r"(?:^|\s)--([a-z]+)", command):
+        for flag in re.findall(r"(?:^|\s)--([a-z-]+)", command.split(" | ")[0]):
             checks.hold(flag in facts.tool_flags, where, f"crabcache-wal --{flag}")
     for setting in re.findall(r"config (?:set|get) ([a-z-]+)", command, re.I):
         checks.hold(setting in facts.options, where, f"option {setting}")

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -11,6 +13,7 @@
 #include "persistence/record.h"
 #include "persistence/segment.h"
 #include "src/keyspace/effects.h"
+#include "tests/persistence/log_story.h"
 #include "tests/support/log_run.h"
 #include "tests/support/sim_disk.h"
 #include "utils/version.h"
@@ -18,16 +21,7 @@
 namespace crab::test {
 namespace {
 
-struct Answer {
-  int status;
-  std::string out, errors;
-};
-
-Answer RunTool(wal::Disk& disk, const std::vector<std::string_view>& arguments) {
-  std::ostringstream out, errors;
-  const int status = wal::RunWalTool(disk, arguments, out, errors);
-  return {status, out.str(), errors.str()};
-}
+using Answer = ToolAnswer;
 
 size_t Lines(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
 
@@ -83,6 +77,21 @@ TEST_F(WalToolTest, SaysHowItIsUsed) {
   }
   EXPECT_EQ(RunTool(disk_, {"--version"}).out,
             "crabcache-wal " + std::string(kCrabcacheVersion) + "\n");
+}
+
+// docs/crabcache-wal.md shows what the program prints.
+TEST(WalToolManualTest, IsWhatHelpPrints) {
+  const auto root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  std::ifstream file(root / "docs/crabcache-wal.md", std::ios::binary);
+  std::stringstream manual;
+  manual << file.rdbuf();
+  EXPECT_NE(manual.str().find("```\n" + wal::WalToolHelp() + "```\n"), std::string::npos)
+      << wal::WalToolHelp();
+  for (const std::string_view verb : wal::WalToolVerbs()) {
+    const std::string help = wal::WalToolHelp(verb);
+    const std::string section = "## " + std::string(verb) + "\n\n```\n" + help + "```\n";
+    EXPECT_NE(manual.str().find(section), std::string::npos) << section;
+  }
 }
 
 TEST_F(WalToolTest, RefusesWhatItDoesNotUnderstand) {
