@@ -4,7 +4,7 @@ JOBS ?= 2
 BUILD = cmake --build $(1) -j$(JOBS)
 CONFIGURE = cmake -S . -B build/$(1) -G Ninja $(2)
 
-.PHONY: run test build deps asan tsan unit bench fuzz fmt tidy clean
+.PHONY: run test build deps asan tsan unit bench bench-wal crash-long fuzz fmt tidy clean
 
 run: build
 	build/release/crabcache-server conf/crabcache.toml --wal-enabled yes --wal-dir ./data/wal
@@ -32,6 +32,15 @@ tsan: deps
 
 bench: build
 	redis-compat/bench/run.py $(ARGS)
+
+bench-wal: build
+	$(call BUILD,build/release) --target memory_floor paced_load stall_fdatasync
+	redis-compat/bench/wal.py $(ARGS)
+
+# At least 300 kills; `make test` has as many as fit in a minute.
+crash-long: build
+	redis-compat/crash/run.py --kills 100 $(ARGS)
+	redis-compat/crash/full_disk.py --cycles 6 $(ARGS)
 
 fuzz: deps
 	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
