@@ -539,6 +539,54 @@ TEST(BacklogTest, TellsOfEveryDamageInASegment) {
   }
 }
 
+TEST(BacklogTest, TellsOfFilesThatAreSwappedOrThereTwice) {
+  const Made made = SmallLog(TestSeed(), true);
+  const std::vector<std::string> segments = SegmentPaths(*made.disk);
+  for (const std::string& one : segments) {
+    for (const std::string& other : segments) {
+      if (one == other) continue;
+      SCOPED_TRACE(one + " and " + other);
+      const std::string bytes = made.disk->Contents(one);
+      TryDamage(
+          made,
+          [&](SimDisk& disk) {
+            disk.PutFile(one, disk.Contents(other));
+            disk.PutFile(other, bytes);
+          },
+          true, 1);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.PutFile(other, bytes); }, true, 2);
+      if (HasFatalFailure()) return;
+    }
+    SCOPED_TRACE("a second " + one);
+    TryDamage(
+        made,
+        [&](SimDisk& disk) {
+          disk.PutFile(std::string(kLogDirectory) + "/" + wal::SegmentName(0), disk.Contents(one));
+        },
+        false, 3);
+    if (HasFatalFailure()) return;
+  }
+  // A checkpoint under another's name, or under a name of its own that is not true.
+  const std::vector<std::string> checkpoints = CheckpointPaths(*made.disk);
+  for (const std::string& one : checkpoints) {
+    SCOPED_TRACE(one);
+    const std::string bytes = made.disk->Contents(one);
+    const Lsn lsn = *wal::CheckpointLsn(one.substr(one.rfind('/') + 1));
+    for (const Lsn wrong : {lsn - 3, lsn + 1, lsn + 1000}) {
+      TryDamage(
+          made,
+          [&](SimDisk& disk) {
+            disk.PutFile(std::string(kLogDirectory) + "/" + wal::CheckpointName(wrong), bytes);
+          },
+          false, wrong);
+    }
+    TryDamage(
+        made, [&](SimDisk& disk) { disk.PutFile(checkpoints.back(), bytes); }, false, 4);
+    if (HasFatalFailure()) return;
+  }
+}
+
 // --- checkpoints that do not fit the segments
 
 TEST(BacklogTest, BeginsAnewBehindACheckpointWhoseSegmentsAreGone) {
@@ -614,6 +662,28 @@ TEST(BacklogTest, SegmentsBelowTheCheckpointAreNotMissed) {
     EXPECT_TRUE(found.data == made.data);
     EXPECT_TRUE(found.report.lost.empty());
   }
+}
+
+// --- a disk that fails
+
+// One call of each kind fails, once or from then on: what is brought back is honest, or the start
+// or the unit says that it cannot be done.
+TEST(BacklogTest, IsHonestWhicheverCallOfTheDiskFails) {
+  const Made made = SmallLog(TestSeed(), true);
+  uint64_t cases = 0;
+  for (const bool for_ever : {false, true}) {
+    for (uint64_t nth = 1;; ++nth) {
+      SCOPED_TRACE(testing::Message() << "call " << nth << (for_ever ? " and all after it" : ""));
+      auto disk = made.disk->Kill();
+      disk->AddFault({.calls = kAnyCall, .nth = nth, .error = EIO, .for_ever = for_ever});
+      const Found found = FindByUnits(*disk, OptionsFor(8), nth, 1);
+      ++cases;
+      if (found.error == "") ExpectHonest(made.data, found);
+      if (HasFatalFailure()) return;
+      if (disk->failed_calls() == 0) break;
+    }
+  }
+  RecordProperty("cases", static_cast<int>(cases));
 }
 
 // --- a gap
