@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "src/execution/lock_set.h"
-#include "src/server/recovery.h"
+#include "src/server/config_words.h"
 #include "src/server/server.h"
 #include "utils/check.h"
 #include "utils/clock.h"
@@ -94,7 +94,7 @@ uint64_t Checkpointer::Item::bytes() const {
   return value == nullptr ? own : own + value->MemoryBytes();
 }
 
-Checkpointer::Checkpointer(Server& server) : server_(server) {
+Checkpointer::Checkpointer(Server& server) : server_(server), cursors_(server.loops().size()) {
   facts_.last_save_ms = RealClock().WallMs();
 }
 
@@ -165,10 +165,10 @@ void Checkpointer::Cut(Reason reason, wal::Lsn lsn) {
   snapshot_ = std::make_unique<Snapshot>(server_.keyspace(), *this);
   job.keys_total = snapshot_->entries_total();
 
-  cursors_.resize(server_.loops().size());
   for (size_t i = 0; i < cursors_.size(); ++i) {
-    const bool has_shards = i < server_.keyspace().shard_count();
-    cursors_[i] = {static_cast<uint32_t>(i), 1, !has_shards};
+    cursors_[i].next_shard = static_cast<uint32_t>(i);
+    cursors_[i].entries = 1;
+    cursors_[i].done = i >= server_.keyspace().shard_count();
   }
   quantum_cycles_ = static_cast<uint64_t>(kQuantumUs / server_.MicrosecondsPerCycle());
   changes_at_cut_ = Changes();
@@ -245,7 +245,7 @@ void Checkpointer::Drain() {
 void Checkpointer::WalkToTheEnd() {
   Keyspace& keyspace = server_.keyspace();
   for (uint32_t shard = 0; shard < keyspace.shard_count(); ++shard) {
-    while (!snapshot_->Step(shard, kEntriesPerStep)) {
+    while (!Step(cursors_[shard % cursors_.size()], shard, kEntriesPerStep)) {
       if (queue_bytes_.load(std::memory_order_relaxed) < kQueueBytes) continue;
       std::unique_lock lock(mutex_);
       moved_.wait(lock, [this] {
@@ -257,6 +257,13 @@ void Checkpointer::WalkToTheEnd() {
   CHECK(snapshot_->done());
   for (Cursor& cursor : cursors_) cursor.done = true;
   NoteWalked();
+}
+
+bool Checkpointer::Step(Cursor& cursor, uint32_t shard, size_t entries) {
+  cursor.walks.store(shard, std::memory_order_relaxed);
+  const bool done = snapshot_->Step(shard, entries);
+  cursor.walks.store(kNoShard, std::memory_order_relaxed);
+  return done;
 }
 
 void Checkpointer::AwaitEnd() {
@@ -467,7 +474,7 @@ bool Checkpointer::Walk(int loop) {
     Shard& shard = keyspace.shard(cursor.next_shard);
     const uint64_t begin_cycles = __rdtsc();
     if (locking) LockShard(shard);
-    const bool done = snapshot->Step(cursor.next_shard, cursor.entries);
+    const bool done = Step(cursor, cursor.next_shard, cursor.entries);
     if (locking) UnlockShard(shard);
     now_cycles = __rdtsc();
     const uint64_t spent = now_cycles - begin_cycles;
@@ -517,11 +524,13 @@ void Checkpointer::TakeLarge(uint16_t shard, uint32_t db, std::string key, int64
   item.db = db;
   item.key = std::move(key);
   item.deadline_ms = deadline_ms;
+  item.walked = cursors_[shard % cursors_.size()].walks.load(std::memory_order_relaxed) == shard;
   Push(std::move(item));
 }
 
 void Checkpointer::Push(Item item) {
   const uint64_t bytes = item.bytes();
+  const uint64_t own_bytes = item.own_bytes();
   {
     const std::lock_guard lock(mutex_);
     if (phase_ == Phase::kWriting) {
@@ -529,10 +538,11 @@ void Checkpointer::Push(Item item) {
       item.value = nullptr;
       const uint64_t sum = queue_bytes_.load(std::memory_order_relaxed) + bytes;
       queue_bytes_.store(sum, std::memory_order_relaxed);
-      if (sum > queue_peak_bytes_.load(std::memory_order_relaxed)) {
-        queue_peak_bytes_.store(sum, std::memory_order_relaxed);
+      own_bytes_ += own_bytes;
+      if (own_bytes_ > queue_peak_bytes_.load(std::memory_order_relaxed)) {
+        queue_peak_bytes_.store(own_bytes_, std::memory_order_relaxed);
       }
-      if (sum >= kQueueBytesMax) {
+      if (own_bytes_ >= kQueueBytesMax) {
         server_.execution().snapshot_full.store(true, std::memory_order_relaxed);
       }
     }
@@ -579,6 +589,7 @@ void Checkpointer::Work() {
     phase_ = Phase::kEnded;
     dropped.swap(queue_);
     queue_bytes_.store(0, std::memory_order_relaxed);
+    own_bytes_ = 0;
     server_.execution().snapshot_full.store(false, std::memory_order_relaxed);
     lock.unlock();
     for (Item& item : dropped) Free(item);
@@ -607,6 +618,7 @@ Status Checkpointer::Write() {
       queue_.pop_front();
     }
     const uint64_t bytes = item.bytes();
+    const uint64_t own_bytes = item.own_bytes();
     const uint64_t file_bytes_before = writer->bytes();
     Status status = WriteItem(*writer, item);
     Free(item);
@@ -616,8 +628,9 @@ Status Checkpointer::Write() {
       const std::lock_guard lock(mutex_);
       const uint64_t left = queue_bytes_.load(std::memory_order_relaxed) - bytes;
       queue_bytes_.store(left, std::memory_order_seq_cst);
+      own_bytes_ -= own_bytes;
       std::atomic<bool>& full = server_.execution().snapshot_full;
-      if (left < kQueueRoomBytes && full.load(std::memory_order_relaxed)) {
+      if (own_bytes_ < kQueueRoomBytes && full.load(std::memory_order_relaxed)) {
         full.store(false, std::memory_order_relaxed);
         wake = true;
       }

@@ -143,14 +143,20 @@ class Checkpointer : public SnapshotSink {
     uint32_t db = 0;
     std::string key;
     int64_t deadline_ms = 0;
+    bool walked = false;  // the value is still the keyspace's, too: it costs no memory of its own
     uint64_t bytes() const;
+    uint64_t own_bytes() const { return walked ? 0 : bytes(); }
   };
   // Where a loop's walk stands.
   struct alignas(64) Cursor {
     uint32_t next_shard = 0;
     size_t entries = 0;  // per step, so that a step takes a part of a quantum
     bool done = true;
+    // The shard that is held and walked just now. So whoever holds a shard knows whether what the
+    // snapshot gives comes from the walk. Relaxed: only the shard's holder asks for it.
+    std::atomic<uint32_t> walks{kNoShard};
   };
+  static constexpr uint32_t kNoShard = UINT32_MAX;
   enum class Phase : uint8_t { kIdle, kWriting, kEnded };
 
   static bool IsSave(Reason reason) {
@@ -167,6 +173,7 @@ class Checkpointer : public SnapshotSink {
   // World held.
   void Cut(Reason reason, wal::Lsn lsn);
   void WalkToTheEnd();
+  bool Step(Cursor& cursor, uint32_t shard, size_t entries);  // the shard is held
   void AwaitEnd();
   void Record();
   void BeginScheduled();
@@ -243,6 +250,8 @@ class Checkpointer : public SnapshotSink {
   bool given_up_ = false;  // Cancel: to end without a file
   bool stopping_ = false;
   std::string disk_directory_;  // looked at each second; "" = no log
+
+  uint64_t own_bytes_ = 0;  // of the queue, what is in memory for its sake only
 
   // Any thread; gauges and flags that loops look at, relaxed unless a wake-up depends on it.
   std::atomic<uint64_t> queue_bytes_{0}, queue_peak_bytes_{0}, file_bytes_{0};

@@ -355,7 +355,9 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("wal_checkpoint_in_progress", checkpointer.running() ? 1 : 0);
   page.Field("wal_checkpoint_scheduled",
              checkpointer.save_scheduled() || checkpointer.rewrite_scheduled() ? 1 : 0);
-  page.Field("wal_checkpoint_reason", Checkpointer::ReasonName(checkpointer.reason()));
+  const bool any = checkpointer.running() || facts.duration_ms >= 0 || !facts.last_ok;
+  page.Field("wal_checkpoint_reason",
+             any ? Checkpointer::ReasonName(checkpointer.reason()) : "none");
   page.Field("wal_checkpoint_current_lsn", facts.running_lsn);
   page.Field("wal_checkpoint_current_ms", facts.running_ms);
   page.Field("wal_checkpoint_file_bytes", facts.file_bytes);
