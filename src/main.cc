@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "src/config.h"
-#include "src/server/recovery.h"
+#include "src/server/config_words.h"
 #include "src/server/server.h"
 #include "utils/log.h"
 

@@ -18,8 +18,8 @@
 #include <cstring>
 #include <utility>
 
+#include "src/server/config_words.h"
 #include "src/server/memory.h"
-#include "src/server/recovery.h"
 #include "utils/clock.h"
 #include "utils/log.h"
 #include "utils/random.h"

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <set>
@@ -581,6 +583,28 @@ TEST_P(ServingWhileLoadingTest, KeysExpireWhenTheirTimeComes) {
   gate_.Open();
   WaitUntilLoaded(server);
   EXPECT_TRUE(Eventually([&] { return client.Run("DBSIZE") == ":100"; }));
+}
+
+// A part of the data for all of it is worse than none.
+TEST_P(ServingWhileLoadingTest, EndsWhenTheLogCannotBeRead) {
+  Fill();
+  HoldWorkers();
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  std::vector<std::string> segments;
+  for (const auto& file : std::filesystem::directory_iterator(options_.log_directory)) {
+    const std::string name = file.path().filename();
+    if (name.starts_with("wal-") && name.ends_with(".log")) segments.push_back(file.path());
+  }
+  ASSERT_GT(segments.size(), 1u);
+  std::filesystem::remove(*std::min_element(segments.begin(), segments.end()));
+  client.Queue({"GET", Key(5)});
+  EXPECT_EQ(RedisClient(server.unix_endpoint()).Run("PING"), "+PONG");
+  gate_.Open();
+  EXPECT_EQ(client.Read(), "(closed)");
+  const Status end = server.Wait();
+  ASSERT_FALSE(end.ok());
+  EXPECT_NE(end.message().find("No such file"), std::string::npos) << end.message();
 }
 
 }  // namespace
