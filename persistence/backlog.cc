@@ -64,7 +64,8 @@ struct Source {
   std::vector<IndexView> indexes;         // oldest first; empty where segment.places tells
   std::vector<std::atomic<bool>> blocks;  // that are in memory
 
-  bool told = false;  // its damage is in the report; under `mutex`
+  // Where it does not check, as far as is in the report; under `mutex`.
+  std::vector<std::pair<uint64_t, uint64_t>> bad;
 
   // False: the disk does not give these bytes.
   bool Load(uint64_t offset, uint64_t count) {
@@ -135,10 +136,11 @@ class LogBacklog final : public Backlog {
   Result<Level*> ReplayChunks(uint64_t first_unit, uint64_t last_unit, const TakeChunk& take,
                               Tally* tally);
 
+  Status Map(Source& source);
   Status Prepare(Source& source, Lsn checkpoint_lsn);
   bool ReadIndexes(Source& source);
   Status ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places);
-  Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset);
+  Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before);
   Status FindOffsets(Source& source, Call& call);
   Status ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call);
   void ReplayRing(const Plan& plan, Call& call);
@@ -280,20 +282,35 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
 
 // --- one segment ---------------------------------------------------------------------------------
 
+Status LogBacklog::Map(Source& source) {
+  auto file = TRY(disk_.Open(source.segment.info.path, OpenMode::kRead));
+  source.mapping = TRY(file->Map());
+  return Status::Ok();
+}
+
 Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
   if (source.prepared.load(std::memory_order_acquire)) return Status::Ok();
   std::lock_guard guard(source.mutex);
   if (source.prepared.load(std::memory_order_relaxed)) return Status::Ok();
-  auto file = TRY(disk_.Open(source.segment.info.path, OpenMode::kRead));
-  source.mapping = TRY(file->Map());
+  const SegmentInfo& info = source.segment.info;
+  Status mapped = Map(source);
+  if (!mapped.ok()) mapped = Map(source);  // a hiccup passes, damage stays
+  if (!mapped.ok()) {
+    if (mapped.system_errno() != EIO && mapped.system_errno() != ENOENT) return mapped;
+    TRY(NoteLost(std::max(info.first_lsn, checkpoint_lsn + 1), source.segment.last, info.name,
+                 std::string(mapped.message())));
+    source.segment.places = std::make_unique<Places>(1, units_);
+    source.segment.places->Finish();
+    source.prepared.store(true, std::memory_order_release);
+    return Status::Ok();
+  }
   source.bytes = source.mapping->bytes().substr(
       0, std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end));
   source.blocks =
       std::vector<std::atomic<bool>>((source.bytes.size() + kBlockBytes - 1) / kBlockBytes);
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
-    auto places =
-        std::make_unique<Places>(std::max(source.segment.info.identity.shard_count, 1u), units_);
+    auto places = std::make_unique<Places>(std::max(info.identity.shard_count, 1u), units_);
     TRY(ReadThrough(source, checkpoint_lsn, places.get()));
     places->Finish();
     source.segment.places = std::move(places);
@@ -330,12 +347,12 @@ bool LogBacklog::ReadIndexes(Source& source) {
 
 // Tells of all damage in the segment, and where its records stand. `places` may be null.
 Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places) {
-  source.told = true;
   auto reader = Reader::OpenSegment(disk_, source.segment.info, source.segment.last, options_.keys);
   for (;;) {
     Frame frame;
     if (!TRY(reader->Next(&frame))) return Status::Ok();
     if (frame.verdict != Verdict::kGood) {
+      source.bad.emplace_back(frame.offset, frame.offset + frame.bytes);
       TRY(NoteFrame(source.segment, frame, checkpoint_lsn));
     } else if (places != nullptr && IsRecord(frame.type) && frame.lsn > checkpoint_lsn) {
       places->Add(frame.type, frame.shard, frame.payload, frame.offset);
@@ -343,15 +360,22 @@ Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* place
   }
 }
 
-// A record that should stand at `offset` does not check.
-Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset) {
+// A record that should stand at `offset`, behind the LSN `before`, does not check. Reading the
+// whole segment tells which records are lost; it is done once for all that is bad in it.
+Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before) {
+  const auto known = [&] {
+    return std::any_of(source.bad.begin(), source.bad.end(), [&](const auto& range) {
+      return range.first <= offset && offset < range.second;
+    });
+  };
   std::lock_guard guard(source.mutex);
-  if (source.told) return Status::Ok();
-  const size_t before = report().lost.size();
+  if (known()) return Status::Ok();
   TRY(ReadThrough(source, checkpoint_lsn, nullptr));
-  if (report().lost.size() > before) return Status::Ok();
-  return NoteLost(1, 0, source.segment.info.name + " offset " + std::to_string(offset),
-                  "the index names a record that is not there");
+  if (known()) return Status::Ok();
+  source.bad.emplace_back(offset, offset + 1);
+  return NoteLost(std::max(before, checkpoint_lsn) + 1, source.segment.last,
+                  source.segment.info.name + " from offset " + std::to_string(offset),
+                  "a record that is there could not be read when it was its turn");
 }
 
 // The unit's records in this segment, in their order.
@@ -425,7 +449,7 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call) 
     }
     if (!good || !IsRecord(header.type) || header.lsn <= call.last_lsn ||
         header.lsn > source.segment.last) {
-      TRY(TellDamage(source, checkpoint_lsn, offset));
+      TRY(TellDamage(source, checkpoint_lsn, offset, call.last_lsn));
       continue;
     }
     call.last_lsn = header.lsn;
