@@ -145,14 +145,16 @@ std::string Engine::Run(uint32_t db, const Words& words) {
   return std::string(out.view());
 }
 
+// The log's threads wake each other without anything to be seen from here but what they do. Where
+// they try a broken disk again and again there is no end to wait for.
 void Engine::Settle() {
-  // The log's threads wake each other without anything to be seen from here but what they do.
   constexpr int kQuietRounds = 20;
+  constexpr int kRoundsMax = 100;
   uint64_t calls = disk_.all_calls();
-  for (int quiet = 0; quiet < kQuietRounds; ++quiet) {
+  for (int round = 0, quiet = 0; quiet < kQuietRounds && round < kRoundsMax; ++round) {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
     const uint64_t now = disk_.all_calls();
-    if (now != calls) quiet = 0;
+    quiet = now == calls ? quiet + 1 : 0;
     calls = now;
   }
 }

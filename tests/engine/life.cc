@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "tests/support/log_run.h"
@@ -13,7 +15,10 @@ namespace crab::test {
 bool Life::Start(SimDisk& disk, Replay replay) {
   disk_ = &disk;
   engine_ = Engine::Start(disk, options_.log, replay, options_.seed, &error_);
-  return running();
+  if (!running()) return false;
+  const wal::RecoveryReport& report = engine_->report();
+  salvage_due_ = !report.lost.empty() || !report.checkpoint_problem.empty();
+  return true;
 }
 
 void Life::Adopt() {
@@ -25,6 +30,7 @@ void Life::NoteDurable() { history_.Promise(engine_->log().durable_lsn()); }
 
 void Life::Run(const MadeCommand& command, bool await) {
   if (over()) return;
+  LookAfterLog();
   wal::Log& log = engine_->log();
   const wal::Lsn before = log.last_lsn();
   const std::string reply = engine_->Run(command.db, command.words);
@@ -56,7 +62,12 @@ void Life::RunUnawaited(int count) {
 }
 
 Status Life::Checkpoint() {
-  return over() ? Status::Ok() : CheckpointAt(engine_->log().last_lsn());
+  if (over()) return Status::Ok();
+  const wal::Log& log = engine_->log();
+  if (log.state() == wal::State::kDegraded && !log.metrics().awaits_checkpoint) {
+    return Status::Error("there is no log that it could belong to");
+  }
+  return CheckpointAt(log.last_lsn());
 }
 
 Status Life::CheckpointAt(wal::Lsn lsn) {
@@ -65,9 +76,35 @@ Status Life::CheckpointAt(wal::Lsn lsn) {
   while (engine_->StepCheckpoint()) {
     if (maker_.random().Below(2) == 0) Run(maker_.Next(), /*await=*/true);
   }
-  NoteDurable();
   engine_->Settle();
-  return engine_->TakeCheckpointStatus();
+  NoteDurable();
+  Status status = engine_->TakeCheckpointStatus();
+  if (status.ok()) salvage_due_ = false;
+  return status;
+}
+
+void Life::LookAfterLog() {
+  if (over() || engine_->checkpoint_runs()) return;
+  wal::Log& log = engine_->log();
+  if (log.resumable()) {
+    const Result<wal::Lsn> lsn = log.Resume();
+    if (!lsn.ok()) return;
+    history_.Note(*lsn);
+    (void)CheckpointAt(*lsn);
+  } else if (log.metrics().awaits_checkpoint || salvage_due_) {
+    (void)Checkpoint();
+  }
+}
+
+bool Life::Heal() {
+  disk_->ClearFaults();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!over() && (engine_->log().state() != wal::State::kRunning || salvage_due_)) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    LookAfterLog();
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+  return true;
 }
 
 void Life::Settle() {

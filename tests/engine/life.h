@@ -36,6 +36,8 @@ class Life {
   const std::string& error() const { return error_; }
   // The recovered data is the truth from here on.
   void Adopt();
+  // The recovery reported losses, and no checkpoint has made what was found whole yet.
+  bool salvage_due() const { return salvage_due_; }
 
   // Commands, each awaited until it is durable (where the log promises that at all).
   void RunCommands(int count);
@@ -46,6 +48,12 @@ class Life {
   // A checkpoint, with a command between two steps about every other time.
   Status Checkpoint();
   Status CheckpointAt(wal::Lsn lsn);
+  // What a server does by itself with every event: a log whose disk works again goes on behind a
+  // gap, its checkpoint is written, and that which a recovery with losses calls for.
+  void LookAfterLog();
+  // With the disk in order again so is the log, before this returns; false where it is not.
+  bool Heal();
+
   // Waits for all that was asked for before to be on disk, and for the log's threads.
   void Settle();
 
@@ -64,6 +72,7 @@ class Life {
   SimDisk* disk_ = nullptr;
   std::unique_ptr<Engine> engine_;
   std::string error_;
+  bool salvage_due_ = false;
 };
 
 // Recovers what `disk` is after a power cut, by units, and on a copy in order; both must find the

@@ -627,6 +627,12 @@ void SimDisk::AddFault(const Fault& fault) {
   faults_.push_back({fault});
 }
 
+void SimDisk::CrashAt(uint64_t nth, Survivors survivors) {
+  std::lock_guard lock(mutex_);
+  options_.crash_at = changing_calls_ + nth;
+  options_.survivors = survivors;
+}
+
 void SimDisk::ClearFaults() {
   std::lock_guard lock(mutex_);
   faults_.clear();

@@ -109,6 +109,8 @@ class SimDisk : public wal::Disk {
 
   void AddFault(const Fault& fault);  // its n-th call counts from now
   void ClearFaults();
+  // The n-th changing call from now on is cut short, as Options::crash_at says.
+  void CrashAt(uint64_t nth, Survivors survivors);
   void SetCapacity(uint64_t bytes);
   uint64_t used_bytes() const;
 

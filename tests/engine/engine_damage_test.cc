@@ -1,0 +1,449 @@
+// Every bit of a small log and its checkpoints flipped, every file cut at every byte, every sector
+// zeroed, files swapped, removed, doubled, and put back as they once were. Whatever is damaged: a
+// start in any mode says what is lost, and applies nothing but what was.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <iostream>
+#include <set>
+
+#include "persistence/checkpoint.h"
+#include "persistence/reader.h"
+#include "persistence/record.h"
+#include "persistence/segment.h"
+#include "tests/engine/life.h"
+#include "tests/support/log_run.h"
+#include "tests/support/seed.h"
+#include "tests/support/test_server.h"
+
+namespace crab::test {
+namespace {
+
+using wal::Lsn;
+using wal::RecoveryMode;
+using wal::SyncPolicy;
+using Files = std::map<std::string, std::string>;
+
+// Bytes of a file that state that all up to an LSN is durable.
+struct Statement {
+  std::string path;
+  uint64_t begin, end;
+  Lsn durable;
+};
+
+struct Original {
+  wal::Options options;
+  Files files;  // without spares
+  std::vector<Statement> statements;
+  History history;
+  Lsn last = 0;
+  // What files were at earlier moments, those that are gone by now included.
+  std::map<std::string, std::set<std::string>> versions;
+
+  std::unique_ptr<SimDisk> Disk() const { return DiskOf(files); }
+  static std::unique_ptr<SimDisk> DiskOf(const Files& content) {
+    auto disk = std::make_unique<SimDisk>();
+    EXPECT_TRUE(disk->CreateDirectories(kEngineDirectory).ok());
+    for (const auto& [path, bytes] : content) disk->PutFile(path, bytes);
+    return disk;
+  }
+};
+
+std::string NameOf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+bool IsSegment(const std::string& path) { return wal::SegmentNumber(NameOf(path)).has_value(); }
+bool IsCheckpoint(const std::string& path) { return wal::CheckpointLsn(NameOf(path)).has_value(); }
+
+// Segments and checkpoints. Zeroes behind the last frame are cut but for a few: thousands of them
+// are the same case.
+Files FilesOf(const SimDisk& disk) {
+  constexpr size_t kZeroesKept = 64;
+  Files files;
+  for (const std::string& path : disk.Paths()) {
+    if (!IsSegment(path) && !IsCheckpoint(path)) continue;
+    std::string bytes = disk.Contents(path);
+    if (IsSegment(path)) {
+      const size_t used = bytes.find_last_not_of('\0') + 1;
+      bytes.resize(std::min(bytes.size(), (used + 7) / 8 * 8 + kZeroesKept));
+    }
+    files[path] = std::move(bytes);
+  }
+  return files;
+}
+
+void FindStatements(Original* original) {
+  auto disk = original->Disk();
+  auto reader = wal::Reader::Open(*disk, kEngineDirectory, {.keys = original->options.keys});
+  ASSERT_TRUE(reader.ok()) << reader.message();
+  for (const wal::SegmentInfo& segment : (*reader)->segments()) {
+    original->statements.push_back({segment.path, 0, wal::kSegmentHeaderBytes,
+                                    std::max(segment.durable_lsn, segment.first_lsn - 1)});
+  }
+  wal::Frame frame;
+  for (;;) {
+    auto more = (*reader)->Next(&frame);
+    ASSERT_TRUE(more.ok()) << more.message();
+    if (!*more) break;
+    Lsn durable = 0;
+    if (frame.type == static_cast<uint8_t>(wal::FrameType::kBatch)) {
+      wal::BatchPayload batch;
+      std::memcpy(&batch, frame.payload.data(), sizeof(batch));
+      durable = batch.durable_lsn;
+    } else if (frame.type == static_cast<uint8_t>(wal::FrameType::kSeal) ||
+               frame.type == static_cast<uint8_t>(wal::FrameType::kStop)) {
+      durable = frame.lsn;
+    }
+    if (durable == 0) continue;
+    original->statements.push_back(
+        {frame.segment->path, frame.offset, frame.offset + frame.bytes, durable});
+  }
+  for (const auto& [path, bytes] : original->files) {
+    if (!IsCheckpoint(path)) continue;
+    original->statements.push_back({path, 0, bytes.size(), *wal::CheckpointLsn(NameOf(path))});
+  }
+}
+
+// Three segments and two checkpoints that count, and some more of each that are gone. `stops`: the
+// end is a clean one; otherwise the power failed, and every byte survived.
+void MakeOriginal(const wal::Options& options, bool stops, Original* original) {
+  SimDisk disk({.survivors = Survivors::kAll});
+  Life life({.log = options, .seed = TestSeed(), .whole_values = true});
+  original->options = options;
+  ASSERT_TRUE(life.Start(disk)) << life.error();
+  const auto remember = [&] {
+    life.Settle();
+    for (const auto& [path, bytes] : FilesOf(disk)) original->versions[path].insert(bytes);
+  };
+  for (int part = 0; part < 3; ++part) {
+    life.RunCommands(3);
+    remember();
+    life.RunTogether(3);
+    remember();
+    ASSERT_EQ(life.Checkpoint().message(), "");
+    remember();
+    life.RunCommands(2);
+    life.engine().log().RequestRotate();
+    life.RunCommands(2);
+    remember();
+  }
+  std::unique_ptr<SimDisk> after;
+  if (stops) {
+    ASSERT_EQ(life.engine().log().Stop().message(), "");
+  } else {
+    after = disk.PowerCut();
+  }
+  original->last = life.history().last();
+  original->history = life.history();
+  original->files = FilesOf(stops ? disk : *after);
+  life.End();
+  ASSERT_NO_FATAL_FAILURE(FindStatements(original));
+}
+
+struct Damage {
+  std::string path;
+  uint64_t begin = 0, end = ~uint64_t{0};  // bytes that are no longer what they were
+};
+
+// The largest LSN that an undamaged statement calls durable. Without its header a segment's other
+// statements cannot be checked, so they count for nothing.
+Lsn StatedDurable(const Original& original, const std::vector<Damage>& damages) {
+  Lsn stated = 0;
+  for (const Statement& statement : original.statements) {
+    const bool hit = std::any_of(damages.begin(), damages.end(), [&](const Damage& damage) {
+      return damage.path == statement.path && damage.begin < damage.end &&
+             (damage.begin < wal::kSegmentHeaderBytes ||
+              (damage.begin < statement.end && statement.begin < damage.end));
+    });
+    if (!hit) stated = std::max(stated, statement.durable);
+  }
+  return stated;
+}
+
+// What the history says of data that was found, some of it reported as lost: "" where there is an
+// end of the log at or behind `stated` from which it follows.
+std::string JudgeSalvaged(const Original& original, Lsn stated, const Data& found,
+                          const wal::RecoveryReport& report) {
+  std::vector<std::pair<Lsn, Lsn>> lost;
+  std::string text = "checkpoint " + std::to_string(report.checkpoint_lsn) + ", lost";
+  for (const auto& range : report.lost) {
+    lost.emplace_back(range.first, range.last);
+    text += " " + std::to_string(range.first) + "-" + std::to_string(range.last);
+    if (range.where.empty()) return "lost LSNs without a place";
+  }
+  std::string first_difference;
+  for (Lsn last = original.last; last + 1 > stated; --last) {
+    const Data expected = original.history.Without(report.checkpoint_lsn, last, lost);
+    if (found == expected) return "";
+    if (last == original.last) first_difference = Difference(found, expected);
+    if (last == 0) break;
+  }
+  return "not what remains; " + text + ", stated " + std::to_string(stated) + ":" +
+         first_difference;
+}
+
+class Damager {
+ public:
+  // Every `modes_every`-th case goes through the other modes, a second start and what follows.
+  Damager(const Original& original, const char* what, uint64_t modes_every, uint64_t stride = 1)
+      : original_(original), what_(what), modes_every_(modes_every), stride_(stride) {}
+  ~Damager() {
+    std::cout << "engine: " << cases_ << " cases of " << offered_ << " (" << what_ << "), "
+              << with_loss_ << " of them with losses, " << boots_ << " recoveries\n";
+  }
+
+  // Whether the next case is one of those that are run. Chosen so that neighbours take turns.
+  bool Takes() { return LongTests() || Mix(TestSeed(), offered_) % stride_ == 0; }
+
+  void Try(const std::vector<Damage>& damages, const std::function<void(Files*)>& damage) {
+    const bool takes = Takes();
+    ++offered_;
+    if (!takes || testing::Test::HasFailure()) return;
+    ++cases_;
+    Files files = original_.files;
+    damage(&files);
+    const Lsn stated = StatedDurable(original_, damages);
+    const uint64_t seed = Mix(TestSeed(), cases_);
+    const bool all_modes = LongTests() || cases_ % modes_every_ == 0;
+
+    auto disk = Original::DiskOf(files);
+    std::string error;
+    auto engine = Start(*disk, RecoveryMode::kSalvage, seed, &error);
+    ASSERT_NE(engine, nullptr) << error;
+    const Data found = engine->Read();
+    const wal::RecoveryReport report = engine->report();
+    if (!report.lost.empty()) ++with_loss_;
+    ASSERT_EQ(JudgeSalvaged(original_, stated, found, report), "");
+    if (!all_modes) return;
+    engine = nullptr;
+    ASSERT_NO_FATAL_FAILURE(GoOn(disk.get(), found));
+    ASSERT_NO_FATAL_FAILURE(TryPrefix(files, stated, report));
+    ASSERT_NO_FATAL_FAILURE(TryStrict(files, stated, report));
+  }
+
+ private:
+  std::unique_ptr<Engine> Start(SimDisk& disk, RecoveryMode mode, uint64_t seed,
+                                std::string* error) {
+    ++boots_;
+    wal::Options options = original_.options;
+    options.recovery = mode;
+    return Engine::Start(disk, options, seed % 2 == 0 ? Replay::kByUnits : Replay::kInOrder, seed,
+                         error);
+  }
+
+  // What was salvaged stays: a second start finds it, and, once there is a checkpoint of it, also
+  // one after a power cut, with what was written since.
+  void GoOn(SimDisk* disk, const Data& found) {
+    std::string error;
+    std::unique_ptr<SimDisk> after;
+    std::unique_ptr<Engine> engine = Start(*disk, RecoveryMode::kSalvage, 0, &error);
+    ASSERT_NE(engine, nullptr) << error;
+    ASSERT_EQ(Difference(engine->Read(), found), "") << "the second start";
+    engine->BeginCheckpoint(engine->log().last_lsn());
+    while (engine->StepCheckpoint()) {
+    }
+    ASSERT_EQ(engine->TakeCheckpointStatus().message(), "");
+    ASSERT_EQ(engine->Run(0, {"SET", "after", "1"}), "+OK\r\n");
+    ASSERT_TRUE(WaitDurable(engine->log(), engine->gate()));
+    after = disk->PowerCut();
+    engine = nullptr;
+    engine = Start(*after, RecoveryMode::kSalvage, 1, &error);
+    ASSERT_NE(engine, nullptr) << error;
+    Data expected = found;
+    expected[{0, "after"}] = {"1"};
+    ASSERT_EQ(Difference(engine->Read(), expected), "") << "after a checkpoint and a power cut";
+  }
+
+  // A state that was, and everything before the first loss.
+  void TryPrefix(const Files& files, Lsn stated, const wal::RecoveryReport& salvage) {
+    auto disk = Original::DiskOf(files);
+    std::string error;
+    auto engine = Start(*disk, RecoveryMode::kPrefix, cases_, &error);
+    if (engine == nullptr) {
+      // Where the beginning is lost there is no prefix of anything.
+      ASSERT_NE(error, "");
+      ASSERT_FALSE(salvage.lost.empty()) << error;
+      return;
+    }
+    Lsn from = stated;
+    for (const auto& range : salvage.lost) from = std::min(from, range.first - 1);
+    const Data found = engine->Read();
+    ASSERT_EQ(JudgePrefix(found, from), "");
+    ASSERT_EQ(engine->Run(0, {"SET", "after", "1"}), "+OK\r\n");
+    ASSERT_TRUE(WaitDurable(engine->log(), engine->gate()));
+    engine = nullptr;
+    engine = Start(*disk, RecoveryMode::kPrefix, cases_ + 1, &error);
+    ASSERT_NE(engine, nullptr) << error;
+    Data expected = found;
+    expected[{0, "after"}] = {"1"};
+    ASSERT_EQ(Difference(engine->Read(), expected), "") << "after a prefix";
+  }
+
+  // All of it, or a refusal that changes nothing.
+  void TryStrict(const Files& files, Lsn stated, const wal::RecoveryReport& salvage) {
+    auto disk = Original::DiskOf(files);
+    std::string error;
+    auto engine = Start(*disk, RecoveryMode::kStrict, cases_, &error);
+    if (engine != nullptr) {
+      ASSERT_TRUE(salvage.lost.empty()) << "strict started on a log that lost records";
+      ASSERT_EQ(JudgePrefix(engine->Read(), stated), "");
+      return;
+    }
+    ASSERT_NE(error, "");
+    // Also for damage where no start has to read: it judges all that is there.
+    ASSERT_TRUE(files != original_.files) << error;
+    for (const auto& [path, bytes] : files) {
+      ASSERT_TRUE(disk->Exists(path) && disk->Contents(path) == bytes)
+          << "refused, and changed " << path;
+    }
+  }
+
+  // "" where the data is what it was at some LSN from `from` on.
+  std::string JudgePrefix(const Data& found, Lsn from) const {
+    for (Lsn lsn = original_.last;; --lsn) {
+      if (found == original_.history.At(lsn)) return "";
+      if (lsn <= from) break;
+    }
+    return "no state that was from LSN " + std::to_string(from) +
+           " on:" + Difference(found, original_.history.At(original_.last));
+  }
+
+  const Original& original_;
+  const char* const what_;
+  const uint64_t modes_every_;
+  const uint64_t stride_;
+  uint64_t offered_ = 0, cases_ = 0, with_loss_ = 0, boots_ = 0;
+};
+
+class EngineDamageTest : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override { MakeOriginal(EngineOptions(), /*stops=*/GetParam(), &original_); }
+  Original original_;
+};
+
+TEST_P(EngineDamageTest, FindsAllOfWhatIsWhole) {
+  Damager damager(original_, "no damage", 1);
+  uint64_t segments = 0, checkpoints = 0;
+  for (const auto& [path, bytes] : original_.files) ++(IsSegment(path) ? segments : checkpoints);
+  EXPECT_GE(segments, 2u);
+  EXPECT_EQ(checkpoints, 2u);
+  for (int i = 0; i < 4; ++i) damager.Try({}, [](Files*) {});
+}
+
+void FlipBits(const Original& original, const char* what, uint64_t stride) {
+  Damager damager(original, what, 40, stride);
+  for (const auto& [path, bytes] : original.files) {
+    for (uint64_t at = 0; at < bytes.size(); ++at) {
+      // The reserved part of a header is the same zero thousands of times.
+      const bool reserved = at >= 192 && at < wal::kSegmentHeaderBytes - 4;
+      if (reserved && at % 64 != 0 && !LongTests()) continue;
+      for (uint64_t bit = 0; bit < 8; ++bit) {
+        SCOPED_TRACE(testing::Message() << path << " bit " << at * 8 + bit);
+        damager.Try({{path, at, at + 1}}, [&, file = path](Files* files) {
+          (*files)[file][at] ^= static_cast<char>(1 << bit);
+        });
+        if (testing::Test::HasFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_P(EngineDamageTest, TellsOfEveryFlippedBit) { FlipBits(original_, "bits flipped", 30); }
+
+void CutEverywhere(const Original& original, const char* what, uint64_t stride) {
+  Damager damager(original, what, 20, stride);
+  for (const auto& [path, bytes] : original.files) {
+    for (uint64_t size = 0; size < bytes.size(); ++size) {
+      SCOPED_TRACE(testing::Message() << path << " cut at " << size);
+      damager.Try({{path, size, ~uint64_t{0}}},
+                  [&, file = path](Files* files) { (*files)[file].resize(size); });
+      if (testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(EngineDamageTest, TellsOfEveryMissingEnd) { CutEverywhere(original_, "files cut", 40); }
+
+TEST_P(EngineDamageTest, TellsOfEveryZeroedSector) {
+  constexpr uint64_t kSector = SimDisk::kSectorBytes;
+  Damager damager(original_, "sectors zeroed", 1);
+  for (const auto& [path, bytes] : original_.files) {
+    for (uint64_t begin = 0; begin < bytes.size(); begin += kSector) {
+      SCOPED_TRACE(testing::Message() << path << " sector " << begin / kSector);
+      const size_t size = std::min<size_t>(kSector, bytes.size() - begin);
+      if (bytes.compare(begin, size, std::string(size, '\0')) == 0) continue;  // as before
+      damager.Try({{path, begin, begin + size}}, [&, file = path](Files* files) {
+        (*files)[file].replace(begin, size, size, '\0');
+      });
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(EngineDamageTest, TellsOfFilesThatAreGoneSwappedOrDoubled) {
+  Damager damager(original_, "files removed, emptied, swapped, doubled", 1);
+  const std::string directory = std::string(kEngineDirectory) + "/";
+  for (const auto& [one, one_bytes] : original_.files) {
+    SCOPED_TRACE(one);
+    damager.Try({{one}}, [file = one](Files* files) { files->erase(file); });
+    damager.Try({{one}}, [file = one](Files* files) { (*files)[file].clear(); });
+    for (const auto& [other, other_bytes] : original_.files) {
+      if (one == other) continue;
+      SCOPED_TRACE(other);
+      damager.Try({{one}, {other}}, [&, a = one, b = other](Files* files) {  // both are gone
+        files->erase(a);
+        files->erase(b);
+      });
+      damager.Try({{one}, {other}}, [&, a = one, b = other](Files* files) {  // swapped
+        std::swap((*files)[a], (*files)[b]);
+      });
+      damager.Try({{one}}, [&, a = one, b = other](Files* files) {  // a second copy over it
+        (*files)[a] = original_.files.at(b);
+      });
+    }
+    // A second copy beside it, under the name of another segment or checkpoint.
+    for (const uint64_t number : {uint64_t{0}, uint64_t{90}, ~uint64_t{0}}) {
+      SCOPED_TRACE(number);
+      damager.Try({}, [&, a = one](Files* files) {
+        (*files)[directory + wal::SegmentName(number)] = original_.files.at(a);
+      });
+      damager.Try({}, [&, a = one](Files* files) {
+        (*files)[directory + wal::CheckpointName(number)] = original_.files.at(a);
+      });
+    }
+    for (Lsn lsn = 1; lsn <= original_.last; lsn += 5) {
+      const std::string name = directory + wal::CheckpointName(lsn);
+      if (original_.files.count(name) != 0) continue;
+      damager.Try({}, [&, a = one](Files* files) { (*files)[name] = original_.files.at(a); });
+    }
+    if (HasFailure()) return;
+  }
+}
+
+TEST_P(EngineDamageTest, TellsOfFilesThatAreAsTheyOnceWere) {
+  Damager damager(original_, "files as they once were", 1);
+  for (const auto& [path, versions] : original_.versions) {
+    for (const std::string& version : versions) {
+      const auto now = original_.files.find(path);
+      if (now != original_.files.end() && now->second == version) continue;
+      SCOPED_TRACE(testing::Message() << path << " with " << version.size() << " bytes"
+                                      << (now == original_.files.end() ? ", that was gone" : ""));
+      std::vector<Damage> damages;
+      if (now != original_.files.end()) {
+        const size_t same = static_cast<size_t>(
+            std::mismatch(version.begin(), version.end(), now->second.begin(), now->second.end())
+                .first -
+            version.begin());
+        damages.push_back({path, same, ~uint64_t{0}});
+      }
+      damager.Try(damages, [&, file = path](Files* files) { (*files)[file] = version; });
+      if (HasFailure()) return;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ends, EngineDamageTest, testing::Bool(),
+                         [](const auto& param) { return param.param ? "Stopped" : "PowerCut"; });
+
+}  // namespace
+}  // namespace crab::test
