@@ -107,6 +107,16 @@ class LogStory {
     after_[0] = {};
   }
 
+  // Behind a time without the log, in which `key` was set.
+  void BootBehindGap(const std::string& key) {
+    options_.after_gap = true;
+    Boot();
+    options_.after_gap = false;
+    now_[{0, key}] = "without the log";
+    after_[log_->last_lsn()] = now_;
+    Checkpoint(/*tell=*/true);
+    ASSERT_TRUE(WaitHealed(*log_));
+  }
   void Boot() {
     auto log = wal::Log::Open(
         disk_, options_, [](const wal::Identity&) {},
