@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -124,6 +127,30 @@ TEST(EffectsTest, NamesEveryEffect) {
   EXPECT_EQ(EffectName(kEffectIdMax + 1), "");
   EXPECT_EQ(EffectName(static_cast<int>(EffectId::kSet)), "SET");
   EXPECT_EQ(EffectName(static_cast<int>(EffectId::kSwapdb)), "SWAPDB");
+}
+
+// FORMAT.md lists the ids, and they are frozen: a log that was written once is read for ever.
+TEST(EffectsTest, AreThoseOfTheFormatsDocument) {
+  const std::filesystem::path root =
+      std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  std::ifstream file(root / "persistence/FORMAT.md");
+  ASSERT_TRUE(file.is_open());
+  std::vector<std::string> listed;
+  bool in_section = false;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("## ")) in_section = line == "## Effects";
+    std::istringstream cells(line);
+    std::string bar, id, name;
+    if (!in_section || !(cells >> bar >> id >> bar >> name) ||
+        id.find_first_not_of("0123456789") != id.npos) {
+      continue;
+    }
+    EXPECT_EQ(id, std::to_string(listed.size() + 1));
+    listed.push_back(name);
+  }
+  std::vector<std::string> known;
+  for (int id = 1; id <= kEffectIdMax; ++id) known.emplace_back(EffectName(id));
+  EXPECT_EQ(listed, known);
 }
 
 TEST(EffectsTest, NamesWhatIsWrongWithBytes) {
