@@ -219,10 +219,10 @@ class Log {
   // A checkpoint at `newest` is published, and nothing at or below `oldest_kept` will be read any
   // more: segments that hold no later record are retired, beyond what keep_segments and keep_ms
   // retain. Ends the time after a gap when `newest` is not below the gap's first LSN - 1. The
-  // retiring happens on the writer's thread, soon.
+  // retiring happens on the writer's thread, soon: not to be called while a Backlog still replays.
   virtual void SetCheckpoint(Lsn newest, Lsn oldest_kept) = 0;
-  // Retires now what SetCheckpoint allows and retention would keep, all but `keep` segments (WAL
-  // CLEANUP keep). Watch metrics().segments.
+  // Retires now what SetCheckpoint allows and retention would keep, down to `keep_segments` in all,
+  // the current one among them (WAL CLEANUP keep). Watch metrics().segments.
   virtual void RequestCleanup(uint64_t keep_segments) = 0;
   virtual void SetRetention(uint64_t keep_segments, uint64_t keep_ms) = 0;
   virtual void SetCompression(Compression compression) = 0;  // from the next segment on
