@@ -131,12 +131,13 @@ struct Metrics {
   uint64_t segments_retired = 0, segments_recycled = 0, spare_segments = 0;
   uint64_t packed_bytes = 0, plain_bytes = 0;  // of compressed or encrypted batches
   bool awaits_checkpoint =
-      false;                 // records are kept behind a gap whose checkpoint is not there yet
-  Lsn synced_lsn = 0;  // kept and synced up to here: durable_lsn, and beyond while awaits_checkpoint
+      false;  // records are kept behind a gap whose checkpoint is not there yet
+  Lsn synced_lsn =
+      0;  // kept and synced up to here: durable_lsn, and beyond while awaits_checkpoint
   uint64_t sync_stalled_ms = 0;  // how long the sync under way has taken so far; 0 = none is
-  bool resumable = false;    // degraded, and the disk works again: Resume() will succeed
-  bool ring_shared = false;  // survives kill -9
-  std::string last_error;    // "" while all is well
+  bool resumable = false;        // degraded, and the disk works again: Resume() will succeed
+  bool ring_shared = false;      // survives kill -9
+  std::string last_error;        // "" while all is well
 };
 
 class Backlog;
