@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <numeric>
 #include <thread>
 
 #include "src/execution/replayer.h"
 #include "src/server/loader.h"
 #include "tests/support/log_run.h"
+#include "tests/support/test_server.h"
 #include "utils/check.h"
 #include "utils/clock.h"
 
@@ -40,6 +42,15 @@ wal::Options EngineOptions(wal::SyncPolicy policy, wal::RecoveryMode recovery) {
   options.retry_ms = 1;
   options.heartbeat_ms = 3'600'000;
   return options;
+}
+
+TestKeys::TestKeys() {
+  const ScopedDirectory directory;
+  const std::string path = directory.path() + "/keys";
+  std::ofstream(path) << std::string(64, '7') << "\n";
+  auto ring = wal::KeyRing::Load(path);
+  CHECK(ring.ok());
+  ring_ = std::move(*ring);
 }
 
 std::unique_ptr<Engine> Engine::Start(SimDisk& disk, const wal::Options& options, Replay replay,

@@ -14,6 +14,7 @@
 
 #include "persistence/backlog.h"
 #include "persistence/checkpoint.h"
+#include "persistence/codec.h"
 #include "persistence/log.h"
 #include "src/execution/dispatch.h"
 #include "src/execution/world.h"
@@ -30,6 +31,16 @@ constexpr uint32_t kEngineShards = 8;
 // Small segments, no shared ring, and nothing that happens by the clock.
 wal::Options EngineOptions(wal::SyncPolicy policy = wal::SyncPolicy::kSync,
                            wal::RecoveryMode recovery = wal::RecoveryMode::kSalvage);
+
+// A ring of one key.
+class TestKeys {
+ public:
+  TestKeys();
+  const std::shared_ptr<const wal::KeyRing>& ring() const { return ring_; }
+
+ private:
+  std::shared_ptr<const wal::KeyRing> ring_;
+};
 
 enum class Replay {
   kByUnits,  // the units in an order that the seed decides, through the server's loader

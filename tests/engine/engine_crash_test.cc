@@ -36,15 +36,19 @@ struct Tally {
 };
 
 // Every `stride`-th point, beginning with one that the seed decides.
-Tally CrashEverywhere(const wal::Options& options, uint64_t stride, const std::string& what) {
+// `flipped_bits`: in what was not synced, on its way to the disk.
+Tally CrashEverywhere(const wal::Options& options, uint64_t stride, const std::string& what,
+                      uint32_t flipped_bits = 0) {
   Tally tally;
   uint64_t points = 0;
   for (const Survivors survivors : kEverySurvivors) {
     for (uint64_t crash_at = 1 + TestSeed() % stride;; crash_at += stride) {
       SCOPED_TRACE(testing::Message() << what << ": crash at change " << crash_at << ", survivors "
                                       << SurvivorsName(survivors));
-      SimDisk disk(
-          {.seed = Mix(TestSeed(), crash_at), .crash_at = crash_at, .survivors = survivors});
+      SimDisk disk({.seed = Mix(TestSeed(), crash_at),
+                    .crash_at = crash_at,
+                    .survivors = survivors,
+                    .flipped_bits = flipped_bits});
       Life life({.log = options, .seed = TestSeed()});
       if (life.Start(disk)) life.Story();
       life.End();
@@ -63,10 +67,76 @@ Tally CrashEverywhere(const wal::Options& options, uint64_t stride, const std::s
 
 TEST(EngineCrashTest, FindsAStateThatWasWhereverTheCrashFalls) {
   for (const SyncPolicy policy : {SyncPolicy::kSync, SyncPolicy::kAsync, SyncPolicy::kNone}) {
+    wal::Options options = EngineOptions(policy);
+    if (policy == SyncPolicy::kSync) options.on_error = wal::OnError::kRefuse;
     const uint64_t stride = LongTests() || policy == SyncPolicy::kSync ? 1 : 5;
-    CrashEverywhere(EngineOptions(policy), stride, PolicyName(policy));
+    CrashEverywhere(options, stride, PolicyName(policy));
     if (HasFailure()) return;
   }
+}
+
+TEST(EngineCrashTest, AppliesNothingThatWasFlippedOnItsWayToTheDisk) {
+  for (const SyncPolicy policy : {SyncPolicy::kSync, SyncPolicy::kAsync}) {
+    CrashEverywhere(EngineOptions(policy), LongTests() ? 1 : 11,
+                    std::string(PolicyName(policy)) + ", bits flipped", /*flipped_bits=*/2);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(EngineCrashTest, FindsAStateThatWasInACompressedAndEncryptedLog) {
+  const struct {
+    wal::Compression compression;
+    bool encrypts;
+  } rows[] = {{wal::Compression::kLz4, false},
+              {wal::Compression::kNone, true},
+              {wal::Compression::kZstd, true}};
+  const TestKeys keys;
+  for (const auto& row : rows) {
+    wal::Options options = EngineOptions();
+    options.compression = row.compression;
+    if (row.encrypts) options.keys = keys.ring();
+    CrashEverywhere(
+        options, LongTests() ? 1 : 11,
+        std::string(wal::CompressionName(row.compression)) + (row.encrypts ? ", encrypted" : ""));
+    if (HasFailure()) return;
+  }
+}
+
+// A recovery that dies changes nothing that the next one would miss.
+TEST(EngineCrashTest, FindsAStateThatWasWhereverTheCrashInRecoveryFalls) {
+  uint64_t crash_points = 0;
+  const uint64_t stride = LongTests() ? 3 : 23;
+  for (uint64_t first = 1 + TestSeed() % stride;; first += stride) {
+    bool first_crashed = false;
+    for (uint64_t second = 1;; ++second) {
+      const uint64_t seed = Mix(TestSeed(), first * 1000 + second);
+      SCOPED_TRACE(testing::Message() << "crash at change " << first << ", then at " << second);
+      SimDisk disk({.seed = seed, .crash_at = first, .survivors = kEverySurvivors[seed % 4]});
+      Life life({.seed = TestSeed()});
+      if (life.Start(disk)) life.Story();
+      life.End();
+      first_crashed = disk.crashed();
+      auto middle = disk.PowerCut(
+          {.seed = seed + 1, .crash_at = second, .survivors = kEverySurvivors[seed / 4 % 4]});
+      if (life.Start(*middle)) {
+        // What it applied was read, unless the power failed before.
+        if (!middle->crashed()) {
+          ASSERT_EQ(life.history().Judge(life.engine().Read()), "");
+          life.Adopt();
+        }
+        life.RunCommands(1);
+        (void)life.Checkpoint();
+      }
+      life.End();
+      ++crash_points;
+      RecoverAndJudge(*middle, &life, seed);
+      if (HasFailure()) return;
+      if (!middle->crashed()) break;
+    }
+    if (!first_crashed) break;
+  }
+  std::cout << "engine: " << crash_points << " crash points (in the recovery after every " << stride
+            << "th)\n";
 }
 
 }  // namespace

@@ -16,7 +16,6 @@
 #include "tests/engine/life.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
-#include "tests/support/test_server.h"
 
 namespace crab::test {
 namespace {
@@ -214,6 +213,9 @@ class Damager {
     const wal::RecoveryReport report = engine->report();
     if (!report.lost.empty()) ++with_loss_;
     ASSERT_EQ(JudgeSalvaged(original_, stated, found, report), "");
+    // The older one and the log behind it have everything.
+    const bool only_checkpoint = damages.size() == 1 && IsCheckpoint(damages.front().path);
+    ASSERT_TRUE(!only_checkpoint || report.lost.empty()) << "a damaged checkpoint cost data";
     if (!all_modes) return;
     engine = nullptr;
     ASSERT_NO_FATAL_FAILURE(GoOn(disk.get(), found));
@@ -440,6 +442,18 @@ TEST_P(EngineDamageTest, TellsOfFilesThatAreAsTheyOnceWere) {
       if (HasFailure()) return;
     }
   }
+}
+
+// Where every piece is authenticated damage is found earlier, and nothing else differs.
+TEST(EnginePackedDamageTest, TellsOfDamageToACompressedAndEncryptedLog) {
+  const TestKeys keys;
+  wal::Options options = EngineOptions();
+  options.compression = wal::Compression::kZstd;
+  options.keys = keys.ring();
+  Original original;
+  ASSERT_NO_FATAL_FAILURE(MakeOriginal(options, /*stops=*/false, &original));
+  FlipBits(original, "bits flipped, zstd, encrypted", 90);
+  CutEverywhere(original, "files cut, zstd, encrypted", 90);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ends, EngineDamageTest, testing::Bool(),

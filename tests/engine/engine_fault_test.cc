@@ -79,7 +79,7 @@ TEST_P(EngineFaultTest, KeepsItsWordWhicheverCallFails) {
   uint64_t cases = 0, of = 0, refused_to_start = 0, in_trouble = 0, losses = 0;
   for (const bool for_ever : {false, true}) {
     // Every kind of failure of every call in the long run; otherwise they take turns.
-    const uint64_t stride = LongTests() ? 1 : 3;
+    const uint64_t stride = LongTests() ? 1 : 5;
     for (uint64_t nth = 1 + TestSeed() % stride;; nth += stride) {
       bool reached = false;
       for (size_t k = 0; k < std::size(kKinds); ++k) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -12,9 +13,9 @@
 
 namespace crab::test {
 
-bool Life::Start(SimDisk& disk, Replay replay) {
+bool Life::Start(SimDisk& disk, Replay replay, const wal::Options& options) {
   disk_ = &disk;
-  engine_ = Engine::Start(disk, options_.log, replay, options_.seed, &error_);
+  engine_ = Engine::Start(disk, options, replay, options_.seed, &error_);
   if (!running()) return false;
   const wal::RecoveryReport& report = engine_->report();
   salvage_due_ = !report.lost.empty() || !report.checkpoint_problem.empty();
@@ -40,7 +41,7 @@ void Life::Run(const MadeCommand& command, bool await) {
   if (!reply.starts_with("-")) RunOnModel(command.db, command.words, history_.mutable_data());
   const wal::Lsn after = log.last_lsn();
   if (after == before) return;  // nothing changed, or nobody keeps it
-  if (log.state() == wal::State::kDegraded && !log.metrics().awaits_checkpoint) return;
+  // Perhaps not this record's own: the log may have given it up by now. Then nothing promises it.
   history_.Note(after);
   if (!await) return;
   if (log.metrics().sync_policy != wal::SyncPolicy::kSync) log.RequestSync();
@@ -134,29 +135,37 @@ void Life::Story() {
   const wal::SyncPolicy policy = engine_->log().metrics().sync_policy;
   engine_->log().SetSyncPolicy(wal::SyncPolicy::kNone);
   RunCommands(4);
+  RunUnawaited(2);  // a checkpoint that knows more than what is durable
+  (void)Checkpoint();
   if (over()) return;
   engine_->log().SetSyncPolicy(policy);
   Run({0, {"APPEND", "large", "and more"}}, true);
-  (void)Checkpoint();
   RunCommands(5);
   RunUnawaited(3);
 }
 
 Judgement RecoverAndJudge(const SimDisk& disk, Life* life, uint64_t seed) {
   Judgement judgement;
-  const auto options = life->options();
-  LifeOptions in_order_options = options;
-  in_order_options.seed = seed;
+  Life in_order(life->options());
+  wal::Options options = life->options().log;
+  options.recovery = seed % 2 == 0 ? wal::RecoveryMode::kStrict : wal::RecoveryMode::kPrefix;
   auto disk_in_order = disk.PowerCut();
-  Life in_order(in_order_options);
-  EXPECT_TRUE(in_order.Start(*disk_in_order, Replay::kInOrder)) << in_order.error();
+  EXPECT_TRUE(in_order.Start(*disk_in_order, Replay::kInOrder, options)) << in_order.error();
   auto by_units = disk.PowerCut();
-  EXPECT_TRUE(life->Start(*by_units, Replay::kByUnits)) << life->error();
+  EXPECT_TRUE(life->Start(*by_units)) << life->error();
   judgement.boots = 2;
-  if (!in_order.running() || !life->running()) return judgement;
+  if (!in_order.running() || !life->running()) {
+    life->End();
+    return judgement;
+  }
   const Data found = life->engine().Read();
   EXPECT_EQ(Difference(in_order.engine().Read(), found), "") << "in order, and by units";
-  EXPECT_EQ(life->history().Judge(found), "");
+  // A log that never drops a record gives each state its LSN.
+  std::optional<wal::Lsn> exact;
+  if (life->options().log.on_error == wal::OnError::kRefuse) {
+    exact = life->engine().recovered_lsn();
+  }
+  EXPECT_EQ(life->history().Judge(found, exact), "");
   const wal::RecoveryReport& report = life->engine().report();
   EXPECT_TRUE(report.lost.empty()) << report.lost.front().where;
   EXPECT_EQ(report.corrupted_entries, 0u) << "a power cut is no corruption";
@@ -164,13 +173,18 @@ Judgement RecoverAndJudge(const SimDisk& disk, Life* life, uint64_t seed) {
   EXPECT_EQ(report.checkpoint_problem, "");
   judgement.report = report;
   in_order.End();
-  if (testing::Test::HasFailure()) return judgement;
+  if (testing::Test::HasFailure()) {
+    life->End();
+    return judgement;
+  }
 
   // Once more, with nothing in between; then with some.
   life->Adopt();
   auto again = by_units->PowerCut();
   life->End();
-  life->Start(*again);
+  options = life->options().log;
+  options.shard_count = seed / 2 % 2 == 0 ? kEngineShards / 4 : kEngineShards * 2;
+  life->Start(*again, Replay::kByUnits, options);
   ++judgement.boots;
   EXPECT_TRUE(life->running()) << life->error();
   if (!life->running()) return judgement;

@@ -31,7 +31,10 @@ class Life {
 
   // The first engine on an empty disk, or the next one on what became of it: then the history is
   // to be judged first. False where it did not start; error() says why.
-  bool Start(SimDisk& disk, Replay replay = Replay::kByUnits);
+  bool Start(SimDisk& disk, Replay replay = Replay::kByUnits) {
+    return Start(disk, replay, options_.log);
+  }
+  bool Start(SimDisk& disk, Replay replay, const wal::Options& options);
   void End() { engine_ = nullptr; }
   const std::string& error() const { return error_; }
   // The recovered data is the truth from here on.
@@ -75,9 +78,10 @@ class Life {
   bool salvage_due_ = false;
 };
 
-// Recovers what `disk` is after a power cut, by units, and on a copy in order; both must find the
-// same, and so must a second recovery. What they find must be in the history. It is then the truth,
-// and life goes on a little and survives a power cut.
+// Recovers what `disk` is after a power cut, by units under salvage, and on a copy in order under
+// strict or prefix, for a power cut is no corruption: both must find the same, and so must a second
+// recovery with another number of shards. What they find must be in the history. It is then the
+// truth, and life goes on a little and survives a power cut.
 struct Judgement {
   wal::RecoveryReport report;
   uint64_t boots = 0;
