@@ -1,4 +1,4 @@
-#include "src/server/recovery.h"
+#include "src/server/config_words.h"
 
 #include <string>
 #include <utility>
