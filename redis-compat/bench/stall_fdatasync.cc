@@ -1,5 +1,5 @@
-// A disk that stops answering: loaded before the C library (LD_PRELOAD), fdatasync and fsync wait as
-// long as the file named by STALL_FILE exists, and then do what they always do.
+// A disk that stops answering: loaded before the C library (LD_PRELOAD), fdatasync and fsync wait
+// as long as the file named by STALL_FILE exists, and then do what they always do.
 #include <dlfcn.h>
 #include <unistd.h>
 

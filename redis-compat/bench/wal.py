@@ -115,7 +115,9 @@ class MemoryWatch(threading.Thread):
 
 class WalBench(Bench):
     def tool(self, name):
-        return str(pathlib.Path(self.chosen.server).resolve().parent / name)
+        """A program that was built for this: beside the server under test, or in its usual place."""
+        beside = pathlib.Path(self.chosen.server).resolve().parent / name
+        return str(beside if beside.exists() else ROOT / "build" / "release" / name)
 
     def paced(self, server, rate, seconds, keys, value_bytes, writes, connections=50):
         """Requests per second and the percentiles 50, 99, 99.9 and 100 in microseconds."""
