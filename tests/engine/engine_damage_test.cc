@@ -191,11 +191,9 @@ class Damager {
               << with_loss_ << " of them with losses, " << boots_ << " recoveries\n";
   }
 
-  // Whether the next case is one of those that are run. Chosen so that neighbours take turns.
-  bool Takes() { return LongTests() || Mix(TestSeed(), offered_) % stride_ == 0; }
-
   void Try(const std::vector<Damage>& damages, const std::function<void(Files*)>& damage) {
-    const bool takes = Takes();
+    // About every `stride_`-th, which ones is the seed's choice.
+    const bool takes = LongTests() || Mix(TestSeed(), offered_) % stride_ == 0;
     ++offered_;
     if (!takes || testing::Test::HasFailure()) return;
     ++cases_;
@@ -203,7 +201,7 @@ class Damager {
     damage(&files);
     const Lsn stated = StatedDurable(original_, damages);
     const uint64_t seed = Mix(TestSeed(), cases_);
-    const bool all_modes = LongTests() || cases_ % modes_every_ == 0;
+    const bool all_modes = cases_ % modes_every_ == 0;
 
     auto disk = Original::DiskOf(files);
     std::string error;

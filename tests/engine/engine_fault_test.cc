@@ -62,7 +62,8 @@ class EngineFaultTest : public testing::TestWithParam<Scenario> {
   }
 
   // The disk works again, and so does all that depends on it.
-  static void ExpectHealed(Life* life) {
+  static void ExpectHealed(SimDisk& disk, Life* life) {
+    disk.ClearFaults();
     ASSERT_TRUE(life->Heal()) << life->engine().log().metrics().last_error;
     ASSERT_EQ(Difference(life->engine().Read(), Abridged(life->history().data())), "");
     life->RunCommands(3);
@@ -114,7 +115,7 @@ TEST_P(EngineFaultTest, KeepsItsWordWhicheverCallFails) {
             << static_cast<int>(state);
         if (state != State::kRunning) ++in_trouble;
         reached = reached || disk.failed_calls() > 0;
-        ASSERT_NO_FATAL_FAILURE(ExpectHealed(&life));
+        ASSERT_NO_FATAL_FAILURE(ExpectHealed(disk, &life));
         life.End();
         RecoverAndJudge(disk, &life, seed);
         if (HasFailure()) return;
@@ -126,6 +127,38 @@ TEST_P(EngineFaultTest, KeepsItsWordWhicheverCallFails) {
   std::cout << "engine: " << cases << " cases of " << of * 2 * std::size(kKinds) << " ("
             << GetParam().name << "; calls that fail): " << refused_to_start << " would not start, "
             << in_trouble << " in trouble, " << losses << " reported losses\n";
+}
+
+// The disk fails altogether, works again, and fails once more while all heals or soon after.
+TEST_P(EngineFaultTest, KeepsItsWordWhicheverCallOfHealingFails) {
+  uint64_t cases = 0;
+  for (uint64_t nth = 1;; nth += LongTests() ? 1 : 2) {
+    SCOPED_TRACE(testing::Message() << "call " << nth << " of healing fails");
+    const uint64_t seed = Mix(TestSeed(), nth);
+    SimDisk disk({.seed = seed, .survivors = kEverySurvivors[seed % 4]});
+    Life life({.log = FaultOptions(GetParam()), .seed = seed});
+    ASSERT_NO_FATAL_FAILURE(Past(disk, &life));
+    ASSERT_TRUE(life.Start(disk)) << life.error();
+    life.Adopt();
+    life.RunCommands(2);
+    disk.AddFault({.calls = kChangingCalls, .error = EIO, .for_ever = true});
+    life.RunCommands(4);
+    ASSERT_EQ(life.engine().log().state(), GetParam().in_trouble);
+    disk.ClearFaults();
+    disk.AddFault({.nth = nth, .error = kKinds[nth % std::size(kKinds)].error});
+    const uint64_t failed_before = disk.failed_calls();
+    ASSERT_TRUE(life.Heal());
+    life.RunCommands(4);
+    ++cases;
+    const bool reached = disk.failed_calls() > failed_before;
+    ASSERT_NO_FATAL_FAILURE(ExpectHealed(disk, &life));
+    life.End();
+    RecoverAndJudge(disk, &life, seed);
+    if (HasFailure()) return;
+    if (!reached) break;
+  }
+  std::cout << "engine: " << cases << " cases (" << GetParam().name
+            << "; calls of healing that fail)\n";
 }
 
 // The disk fails altogether, works again, and then the power goes: before the gap, between it and
@@ -149,6 +182,7 @@ TEST_P(EngineFaultTest, FindsAStateThatWasWhereverTheCrashInHealingFalls) {
         disk.AddFault({.calls = kChangingCalls, .nth = nth, .error = EIO, .for_ever = true});
         life.Story();
         if (life.engine().log().state() != State::kRunning) ++troubles;
+        disk.ClearFaults();
         disk.CrashAt(crash_at, kEverySurvivors[s]);
         (void)life.Heal();
         life.RunCommands(2);

@@ -98,7 +98,6 @@ void Life::LookAfterLog() {
 }
 
 bool Life::Heal() {
-  disk_->ClearFaults();
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (!over() && (engine_->log().state() != wal::State::kRunning || salvage_due_)) {
     if (std::chrono::steady_clock::now() > end) return false;
@@ -135,7 +134,10 @@ void Life::Story() {
   const wal::SyncPolicy policy = engine_->log().metrics().sync_policy;
   engine_->log().SetSyncPolicy(wal::SyncPolicy::kNone);
   RunCommands(4);
-  RunUnawaited(2);  // a checkpoint that knows more than what is durable
+  RunUnawaited(2);
+  if (over()) return;
+  engine_->log().RequestRotate();
+  RunUnawaited(2);  // so the checkpoint knows more than what is durable
   (void)Checkpoint();
   if (over()) return;
   engine_->log().SetSyncPolicy(policy);

@@ -54,7 +54,7 @@ class Life {
   // What a server does by itself with every event: a log whose disk works again goes on behind a
   // gap, its checkpoint is written, and that which a recovery with losses calls for.
   void LookAfterLog();
-  // With the disk in order again so is the log, before this returns; false where it is not.
+  // Waits until the log runs again, on a disk that is in order again; false where it does not.
   bool Heal();
 
   // Waits for all that was asked for before to be on disk, and for the log's threads.
