@@ -130,6 +130,7 @@ class LogImpl final : public Log {
   size_t staged_bytes() const { return stage_.size() + plain_.size(); }
   Status StagePack();
   Status WriteStaged();
+  void FillBlock();
   void AddBatch(Lsn lsn, uint64_t padding_bytes = 0);
   Status WriteHeartbeat();
   void NoteStaged(const Published& record);

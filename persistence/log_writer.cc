@@ -258,13 +258,13 @@ Status LogImpl::WriteBatch(Lsn last) {
     const uint64_t frame_bytes = FrameBytes(record.header.length);
     if (segment_->records() > 0 && SegmentIsFull(frame_bytes)) break;
     const uint64_t start = segment_->offset();
+    const Mark before = staged_;
+    NoteStaged(record);
     if (record.header.length > kLargeBytes) {
       TRY(WriteLarge(record));
     } else {
       segment_->Add(stage_, record.header, record.payload);
     }
-    const Mark before = staged_;
-    NoteStaged(record);
     NoteBlocks(before, start, segment_->offset());
   }
   return WriteStaged();
@@ -281,14 +281,19 @@ Status LogImpl::WritePack(Lsn last) {
   const uint64_t plain_max =
       std::clamp<uint64_t>(bound - std::min(bound, start), kPackBytesMin, kStageBytes);
   Published record;
-  while (next_lsn_ <= last && plain_.size() < plain_max && FindPublished(next_lsn_, &record)) {
-    const bool alone = record.header.length > kLargeBytes;
-    if (alone && plain_records_ > 0) break;
+  bool alone = false;
+  while (!alone && next_lsn_ <= last && plain_.size() < plain_max &&
+         FindPublished(next_lsn_, &record)) {
+    alone = record.header.length > kLargeBytes;
+    if (alone && plain_records_ > 0) {
+      alone = false;
+      break;
+    }
     Stage(record.header, record.payload);
     NoteStaged(record);
-    if (alone) break;
   }
   TRY(StagePack());
+  if (alone) FillBlock();
   NoteBlocks(before, start, segment_->offset());
   return WriteStaged();
 }
@@ -327,16 +332,21 @@ Status LogImpl::WriteStaged() {
   return Status::Ok();
 }
 
-// A payload of megabytes goes to the file from where it is. A BATCH frame fills its last block: the
-// memory that it takes is not to wait for a record that comes later.
+// A payload of megabytes goes to the file from where it is.
 Status LogImpl::WriteLarge(const Published& record) {
   TRY(segment_->Write(stage_));
   stage_.clear();
   TRY(segment_->WriteDirect(record.header, record.payload));
   segment_->AddDueIndex(stage_);
-  const uint64_t end = segment_->offset() + kBatchBytes;
-  AddBatch(record.header.lsn, (kBlockBytes - end % kBlockBytes) % kBlockBytes);
+  FillBlock();
   return Status::Ok();
+}
+
+// Behind a payload of megabytes a BATCH frame fills the last block: the memory that the payload
+// takes is not to wait for a record that comes later.
+void LogImpl::FillBlock() {
+  const uint64_t end = segment_->offset() + kBatchBytes;
+  AddBatch(next_lsn_ - 1, (kBlockBytes - end % kBlockBytes) % kBlockBytes);
 }
 
 // A BATCH frame behind the record `lsn`, with zeroes at the end of its payload.

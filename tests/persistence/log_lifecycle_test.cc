@@ -544,6 +544,23 @@ TEST_P(LogPackTest, ReadsBackWhatItPacked) {
 }
 
 // Under `none` what had left the ring is read back from the file that failed, and packed anew.
+// More than the heap may hold: nothing that comes later gets room before its memory is free.
+TEST_P(LogPackTest, GivesTheMemoryOfALargeRecordBackOnceItIsDurable) {
+  SimDisk disk;
+  Boot boot = BootLog(disk, PackOptions(SyncPolicy::kAsync));
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  const Lsn lsn = boot.log->AppendOwned(RecordType::kEffect, 1, std::string(size_t{65} << 20, 'x'));
+  boot.log->RequestSync();
+  ASSERT_TRUE(WaitDurable(*boot.log, lsn, nullptr, /*patience_ms=*/60000));
+  // Durable is told a moment before the memory is free.
+  bool room = false;
+  for (int ms = 0; ms < 5000 && !room; ++ms) {
+    room = boot.log->SecureRoom(100);
+    if (!room) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_TRUE(room);
+}
+
 TEST_P(LogPackTest, CopiesPacksOutOfAFailedFile) {
   SimDisk disk;
   Promise promise;
