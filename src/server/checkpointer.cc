@@ -223,6 +223,20 @@ Status Checkpointer::SaveNow(Reason reason) {
   return Status::Error("ERR the data could not be saved: " + facts_.last_error);
 }
 
+Status Checkpointer::CloseGap() {
+  if (running_ && reason_ == Reason::kGap) {
+    hurried_.store(true, std::memory_order_relaxed);
+    WalkToTheEnd();
+    AwaitEnd();
+    Record();
+    hurried_.store(false, std::memory_order_relaxed);
+    snapshot_.reset();
+  }
+  const wal::Log* const log = server_.log();
+  if (log == nullptr || !log->metrics().awaits_checkpoint) return Status::Ok();
+  return SaveNow(Reason::kGap);  // the one that ran has failed, or was not for the gap
+}
+
 void Checkpointer::Cancel() {
   scheduled_save_ = scheduled_rewrite_ = false;
   if (!running_) return;

@@ -77,6 +77,9 @@ class Checkpointer : public SnapshotSink {
   // The same, and returns when the file is published (or why it is not), everybody else waiting.
   // One that runs for another reason is ended first.
   Status SaveNow(Reason reason);
+  // Before a clean stop of the log: what waits behind a gap has its checkpoint when this returns,
+  // everybody else waiting. OK where nothing does.
+  Status CloseGap();
   // Ends the one under way without a file. Afterwards the log may go away.
   void Cancel();
   // Walks one that was given up to its end here and now, so that the next can begin.

@@ -538,6 +538,9 @@ Status Server::Run() {
   if (!config_.unixsocket.empty()) unlink(config_.unixsocket.c_str());
   Status status = Status::Ok();
   if (log_ != nullptr) {
+    if (Status closed = checkpointer_->CloseGap(); !closed.ok()) {
+      LogError("what changed since the log was off is not saved", {{"error", closed.message()}});
+    }
     checkpointer_->Cancel();
     execution_->log = nullptr;
     status = log_->Stop();
