@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "persistence/index.h"
+#include "persistence/ranges.h"
 #include "persistence/recovery.h"
 #include "persistence/segment.h"
 #include "utils/check.h"
@@ -40,6 +41,8 @@ constexpr size_t kCacheLine = 64;
 // remembered.
 constexpr size_t kLargeTxnBytes = size_t{16} << 10;
 constexpr size_t kCheckedTxnsMax = 4096;
+// Listed in the report; all are counted. A disk that is full of holes must not fill the memory too.
+constexpr size_t kLostRangesMax = 10000;
 
 // What one call has found, added to the report at its end.
 struct Tally {
@@ -64,8 +67,7 @@ struct Source {
   std::vector<IndexView> indexes;         // oldest first; empty where segment.places tells
   std::vector<std::atomic<bool>> blocks;  // that are in memory
 
-  // Where it does not check, as far as is in the report; under `mutex`.
-  std::vector<std::pair<uint64_t, uint64_t>> bad;
+  Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
 
   // False: the disk does not give these bytes.
   bool Load(uint64_t offset, uint64_t count) {
@@ -153,6 +155,7 @@ class LogBacklog final : public Backlog {
       const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take);
   Status NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn);
   Status NoteLost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
+  void NoteWarning(const std::string& text);
   void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
   void Finish(const Tally& tally, uint32_t units);
 
@@ -177,6 +180,7 @@ class LogBacklog final : public Backlog {
 
   mutable std::mutex report_mutex_;
   RecoveryReport report_;
+  Ranges lost_;              // LSNs that have been told as lost; under report_mutex_
   uint32_t units_done_ = 0;  // under report_mutex_
 };
 
@@ -202,6 +206,7 @@ LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
     ring_places_.Add(record.header.type, record.header.shard, record.payload, i * kFrameAlignment);
   }
   ring_places_.Finish();
+  for (const RecoveryReport::LostRange& lost : report_.lost) lost_.Add(lost.first, lost.last);
   levels_.push_back(MakeLevel(std::move(recovered.plan)));
 }
 
@@ -244,6 +249,7 @@ Result<Level*> LogBacklog::LevelAt(size_t depth) {
     for (const RecoveryReport::LostRange& lost : found.lost) {
       TRY(NoteLost(lost.first, lost.last, lost.where, "it is needed for want of a checkpoint"));
     }
+    for (const std::string& text : plan.gap_losses) NoteWarning(text);
     levels_.push_back(MakeLevel(std::move(plan)));
   }
   return levels_[depth].get();
@@ -257,7 +263,9 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
     std::string problem = level->problem;
     if (level->checkpoint != nullptr) {
       const uint64_t shards = level->checkpoint->info().identity.shard_count;
+      bool begun = false;
       const auto one = [&](uint16_t shard, std::string_view effects) -> Status {
+        begun = true;
         Status applied = take(level->plan.checkpoint->lsn, shard, effects);
         if (applied.ok()) return applied;
         ++tally->skipped;
@@ -270,6 +278,13 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
       if (given.ok()) return level;
       if (given.system_errno() == ENOKEY) return given;
       problem = given.message();
+      // An older one would make of these shards what they never were.
+      if (begun) {
+        return Status::Error("the disk does not give twice what it has given once, and a part of " +
+                                 level->plan.checkpoint->name + " has been applied: " + problem +
+                                 "; start again",
+                             EIO);
+      }
     }
     const std::string& name = level->plan.checkpoint->name;
     if (options_.recovery != RecoveryMode::kSalvage) {
@@ -352,7 +367,7 @@ Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* place
     Frame frame;
     if (!TRY(reader->Next(&frame))) return Status::Ok();
     if (frame.verdict != Verdict::kGood) {
-      source.bad.emplace_back(frame.offset, frame.offset + frame.bytes);
+      if (frame.bytes > 0) source.bad.Add(frame.offset, frame.offset + frame.bytes - 1);
       TRY(NoteFrame(source.segment, frame, checkpoint_lsn));
     } else if (places != nullptr && IsRecord(frame.type) && frame.lsn > checkpoint_lsn) {
       places->Add(frame.type, frame.shard, frame.payload, frame.offset);
@@ -363,16 +378,11 @@ Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* place
 // A record that should stand at `offset`, behind the LSN `before`, does not check. Reading the
 // whole segment tells which records are lost; it is done once for all that is bad in it.
 Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before) {
-  const auto known = [&] {
-    return std::any_of(source.bad.begin(), source.bad.end(), [&](const auto& range) {
-      return range.first <= offset && offset < range.second;
-    });
-  };
   std::lock_guard guard(source.mutex);
-  if (known()) return Status::Ok();
+  if (source.bad.Contains(offset)) return Status::Ok();
   TRY(ReadThrough(source, checkpoint_lsn, nullptr));
-  if (known()) return Status::Ok();
-  source.bad.emplace_back(offset, offset + 1);
+  if (source.bad.Contains(offset)) return Status::Ok();
+  source.bad.Add(offset, offset);
   return NoteLost(std::max(before, checkpoint_lsn) + 1, source.segment.last,
                   source.segment.info.name + " from offset " + std::to_string(offset),
                   "a record that is there could not be read when it was its turn");
@@ -640,25 +650,13 @@ Status LogBacklog::NoteFrame(const Plan::Segment& segment, const Frame& frame, L
 Status LogBacklog::NoteLost(Lsn first, Lsn last, const std::string& where,
                             const std::string& reason) {
   std::lock_guard guard(report_mutex_);
-  std::vector<std::pair<Lsn, Lsn>> ranges;
-  if (first <= last) ranges.emplace_back(first, last);
-  for (const RecoveryReport::LostRange& known : report_.lost) {
-    std::vector<std::pair<Lsn, Lsn>> left;
-    for (const auto& [from, to] : ranges) {
-      if (known.last < from || to < known.first) {
-        left.emplace_back(from, to);
-        continue;
-      }
-      if (from < known.first) left.emplace_back(from, known.first - 1);
-      if (known.last < to) left.emplace_back(known.last + 1, to);
-    }
-    ranges = std::move(left);
-  }
+  const std::vector<Ranges::Range> ranges = lost_.Without(first, last);
   if (first <= last && ranges.empty()) return Status::Ok();
+  lost_.Add(first, last);
   std::string text = where + ": " + reason;
   for (const auto& [from, to] : ranges) {
     report_.corrupted_entries += to == kUnknownLsn ? 1 : to - from + 1;
-    report_.lost.push_back({from, to, where});
+    if (report_.lost.size() < kLostRangesMax) report_.lost.push_back({from, to, where});
     text += "; " + LostText(from, to) + " lost";
   }
   if (options_.recovery != RecoveryMode::kSalvage) {
@@ -677,8 +675,16 @@ void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
   const std::string text =
       name + " is damaged (" + problem + "): what it lacks comes from " +
       (older ? fallbacks_[depth].name + " and the segments since" : "the segments alone");
+  {
+    std::lock_guard guard(report_mutex_);
+    if (report_.checkpoint_problem.empty()) report_.checkpoint_problem = text;
+  }
+  NoteWarning(text);
+}
+
+// Once, whoever meets it first.
+void LogBacklog::NoteWarning(const std::string& text) {
   std::lock_guard guard(report_mutex_);
-  if (report_.checkpoint_problem.empty()) report_.checkpoint_problem = text;
   auto& warnings = report_.warnings;
   const bool told = std::find(warnings.begin(), warnings.end(), text) != warnings.end();
   if (!told && warnings.size() < kWarningsMax) warnings.push_back(text);

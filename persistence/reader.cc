@@ -211,7 +211,7 @@ void DirectoryReader::JudgeGaps() {
       } else {
         segment.gap_void = true;
         end = segment.first_lsn;
-        void_durable_ = segment.durable_lsn;
+        void_durable_ = std::min(segment.durable_lsn, end - 1);
       }
     }
     segment.end_lsn = std::min(segment.end_lsn, end);
@@ -376,8 +376,9 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
     if (*judged) return true;
   }
   // The last segments could not be read at all, and something says that there was more.
-  if (!ended_ && !open_ended_ && expected_ <= durable_) {
-    return Missing(expected_, durable_, "the end is missing", frame);
+  const Lsn durable = std::max(durable_, void_durable_);
+  if (!ended_ && !open_ended_ && expected_ <= durable) {
+    return Missing(expected_, durable, "the end is missing", frame);
   }
   return false;
 }
@@ -535,6 +536,9 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
   if (segment.epoch == segments_.back().epoch || Successor() == nullptr) {
     durable_ = std::max(durable_, options_.durable_lsn);
   }
+  if (Successor() == nullptr && segment.first_lsn < void_first_) {
+    durable_ = std::max(durable_, void_durable_);
+  }
   in_segment_ = true;
   skip_tried_ = false;
   offset_ = kSegmentHeaderBytes;
@@ -627,6 +631,13 @@ Result<DirectoryReader::Candidate> DirectoryReader::TryFrame(uint64_t offset) {
   const uint32_t body = Crc32c(whole.substr(sizeof(header.crc)));
   if ((body ^ PlaceMix(current().salt, offset)) != header.crc) {
     candidate.why = "the checksum does not match";
+    return candidate;
+  }
+  const bool pack = header.type == static_cast<uint8_t>(FrameType::kPack);
+  const bool encrypted = pack && (header.flags & kFlagEncrypted) != 0;
+  if (current().key_id != 0 && (pack || IsRecord(header.type)) && !encrypted) {
+    // Anybody can make a checksum.
+    candidate.why = "a record that is not encrypted stands where all are";
     return candidate;
   }
   header.crc = body;

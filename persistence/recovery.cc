@@ -294,9 +294,11 @@ Status Recovery::EnterSegment(const SegmentInfo& segment) {
     const std::string text = "logging was off for a while before " + segment.name +
                              ", and the checkpoint from then is damaged";
     if (mode() != RecoveryMode::kSalvage) return StopBefore(text);
-    Warn(text +
-         ": what changed during that time is lost; going on behind it (the result may be a "
-         "state that never was)");
+    found_.plan.gap_losses.push_back(
+        text +
+        ": what changed during that time is lost; going on behind it (the result may be a "
+        "state that never was)");
+    Warn(found_.plan.gap_losses.back());
   }
   segment_ = &segment;
   found_.last_path = segment.path;

@@ -45,8 +45,9 @@ struct Plan {
   std::vector<Segment> segments;
   std::vector<RingRecord> ring;
   uint32_t ring_shard_count = 0;
-  Lsn last = 0;              // of the segments
-  uint64_t last_number = 0;  // likewise
+  std::vector<std::string> gap_losses;  // sentences: gaps whose checkpoint is damaged
+  Lsn last = 0;                         // of the segments
+  uint64_t last_number = 0;             // likewise
 
   Lsn checkpoint_lsn() const { return checkpoint ? checkpoint->lsn : 0; }
 };

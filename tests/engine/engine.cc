@@ -254,7 +254,8 @@ Status Engine::Publish() {
   }
   log_->SetCheckpoint(checkpoint_lsn_, oldest);
   // Files that cannot be removed now are removed by the next one.
-  (void)wal::RemoveOldCheckpoints(disk_, options_.directory, kCheckpointsKept);
+  (void)wal::RemoveOldCheckpoints(disk_, options_.directory, log_->identity().log_id,
+                                  kCheckpointsKept);
   return Status::Ok();
 }
 
