@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "persistence/checkpoint.h"
+#include "persistence/reader.h"
+#include "persistence/record.h"
 #include "persistence/scan.h"
 #include "persistence/segment.h"
 
@@ -42,6 +44,7 @@ class Attempt {
   Result<bool> CopyWhole(const std::string& name);
   Result<bool> TakeGrowing(const std::string& name);
   Result<bool> IsWhole();
+  void StopBeforeGap();
   bool IsThere(const std::string& name) { return disk_.Open(Source(name), OpenMode::kRead).ok(); }
   std::string Source(const std::string& name) const { return source_ + "/" + name; }
   std::string Target(const std::string& name) const { return target_ + "/" + name; }
@@ -80,6 +83,7 @@ Result<bool> Attempt::Run() {
     return Status::Error("there is no log in " + source_ + ": it holds no segment", ENOENT);
   }
   if (!TRY(TakeSegments(segments)) || !TRY(IsWhole())) return false;
+  StopBeforeGap();
   TRY(disk_.SyncDirectory(target_));
   made_.clear();
   return true;
@@ -119,6 +123,9 @@ Result<bool> Attempt::Take(const std::string& name) {
     return CopyWhole(name);
   }
   made_.push_back(Target(name));
+  // A server that renames what it retires counts the links before it fills it with zeroes. Where
+  // the old name is still there, the link was made before that.
+  if (!IsThere(name)) return false;
   auto file = TRY(disk_.Open(Target(name), OpenMode::kRead));
   const uint64_t bytes = TRY(file->Size());
   ++report_.linked_files;
@@ -159,6 +166,11 @@ Result<bool> Attempt::TakeGrowing(const std::string& name) {
   // A checkpoint is published when what it holds is durable, which the log may not have said yet.
   const auto durable = [&] { return std::max(scan.durable_lsn(), checkpoint_lsn_); };
   while (TRY(scan.Next(&frame))) {
+    if (frame.header.type == static_cast<uint8_t>(FrameType::kGap)) {
+      // It stands there since before the segment got its name, and states nothing.
+      end = frame.offset + frame.bytes;
+      continue;
+    }
     unsure.push_back({frame.offset + frame.bytes, std::max(last, scan.last_lsn())});
     size_t sure = 0;
     while (sure < unsure.size() && unsure[sure].lsn <= durable()) ++sure;
@@ -170,13 +182,15 @@ Result<bool> Attempt::TakeGrowing(const std::string& name) {
   report_.lsn = last;
   if (scan.ended()) return Take(name);  // nobody writes to it any more
   total_ -= std::min(total_, scan.info().file_bytes - std::min(end, scan.info().file_bytes));
-  const uint64_t copied = TRY(CopyFile(disk_, Source(name), Target(name), end,
-                                       [&](uint64_t bytes) { return Tell(bytes); }));
+  auto copied =
+      CopyFile(disk_, Source(name), Target(name), end, [&](uint64_t bytes) { return Tell(bytes); });
+  if (!copied.ok() && copied.system_errno() == ENOENT && !IsThere(name)) return false;
+  if (!copied.ok()) return copied.TakeStatus();
   made_.push_back(Target(name));
   ++report_.copied_files;
-  report_.copied_bytes += copied;
+  report_.copied_bytes += *copied;
   // Had the file been recycled meanwhile, its name would be gone.
-  return copied == end && IsThere(name);
+  return *copied == end && IsThere(name);
 }
 
 // Whether the segments begin where the newest checkpoint ends, or before.
@@ -189,6 +203,16 @@ Result<bool> Attempt::IsWhole() {
     if (info.problem.empty() && info.lsn > checkpoint_lsn_) return false;
   }
   return true;
+}
+
+// What was logged behind a gap counts only together with a checkpoint from then, which may not have
+// been finished: a restart from the backup ends before the gap.
+void Attempt::StopBeforeGap() {
+  const auto reader = Reader::Open(disk_, target_);
+  if (!reader.ok()) return;  // it tells whoever reads the backup
+  for (const SegmentInfo& segment : (*reader)->segments()) {
+    if (segment.gap_void) report_.lsn = std::min(report_.lsn, segment.durable_lsn);
+  }
 }
 
 }  // namespace

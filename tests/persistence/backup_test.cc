@@ -103,6 +103,43 @@ TEST_F(BackupTest, LeavesNothingBehindWhateverFails) {
   }
 }
 
+// Until the checkpoint that goes with a gap is there, a backup holds what was before the gap: also
+// where the segments behind it have been sealed meanwhile.
+TEST_F(BackupTest, EndsBeforeAGapWithoutItsCheckpoint) {
+  TellAStory(story_);
+  const wal::Lsn before = story_.after().rbegin()->first;
+  wal::Options options = story_.options();
+  options.after_gap = true;
+  wal::RecoveryReport report;
+  auto log = wal::Log::Open(
+      disk_, options, [](const wal::Identity&) {},
+      [](const wal::RecordView&) { return Status::Ok(); }, &report);
+  ASSERT_TRUE(log.ok()) << log.message();
+  for (int segment = 0; segment < 3; ++segment) {
+    SCOPED_TRACE(segment);
+    Effects effects;
+    effects.Set(0, 0, "behind", std::to_string(segment), kNoDeadline);
+    const wal::Lsn last = (*log)->Append(wal::RecordType::kEffect, 0, effects.bytes());
+    (*log)->Kick();
+    for (int i = 0; i < 5000 && (*log)->metrics().synced_lsn < last; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    const std::string target = "backup-" + std::to_string(segment);
+    auto backup = wal::BackUp(disk_, "wal", target);
+    ASSERT_TRUE(backup.ok()) << backup.message();
+    EXPECT_EQ(backup->lsn, before);
+    const FoundData found = StartFrom(disk_, story_.options(), target);
+    EXPECT_EQ(found.error, "");
+    EXPECT_EQ(found.data, story_.now());
+    const uint64_t number = (*log)->metrics().segment_number;
+    (*log)->RequestRotate();
+    (*log)->Kick();
+    for (int i = 0; i < 5000 && (*log)->metrics().segment_number == number; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+}
+
 // A server that appends, rotates, writes checkpoints and retires segments, all at once.
 TEST_F(BackupTest, IsConsistentWhateverTheServerDoesMeanwhile) {
   constexpr int kBackups = 30;
@@ -136,21 +173,39 @@ TEST_F(BackupTest, IsConsistentWhateverTheServerDoesMeanwhile) {
   RecordProperty("tries", static_cast<int>(tries));
 }
 
-// Does something in the middle of a backup: before the first link of a segment.
+// Does something in the middle of a backup.
 class InterruptingDisk : public SimDisk {
  public:
-  std::function<void()> before_first_segment;
+  std::function<void()> before_link;  // of a segment
+  std::function<void(const std::string& from, const std::string& to)> after_link;
+  std::function<void()> before_copy;  // of the segment that grows, when it has been looked at
+
   Status Link(const std::string& from, const std::string& to) override {
-    if (wal::SegmentNumber(from.substr(from.rfind('/') + 1)) && before_first_segment) {
-      std::exchange(before_first_segment, {})();
-    }
-    return SimDisk::Link(from, to);
+    if (!IsSegment(from)) return SimDisk::Link(from, to);
+    if (before_link) std::exchange(before_link, {})();
+    Status linked = SimDisk::Link(from, to);
+    if (after_link) std::exchange(after_link, {})(from, to);
+    return linked;
   }
+  Result<std::unique_ptr<wal::File>> Open(const std::string& path, wal::OpenMode mode) override {
+    // For its size, for its frames, for the copy.
+    const bool backup = std::this_thread::get_id() == thread_ && path.starts_with("wal/");
+    if (backup && before_copy && IsSegment(path) && ++opened_[path] == 3) {
+      std::exchange(before_copy, {})();
+    }
+    return SimDisk::Open(path, mode);
+  }
+
+ private:
+  static bool IsSegment(const std::string& path) {
+    return wal::SegmentNumber(path.substr(path.rfind('/') + 1)).has_value();
+  }
+  const std::thread::id thread_ = std::this_thread::get_id();
+  std::map<std::string, int> opened_;
 };
 
-TEST(BackupRaceTest, BeginsAnewWhenSegmentsAreRetiredUnderIt) {
-  InterruptingDisk disk;
-  LogStory story(disk);
+// Two segments, the second one growing, and a checkpoint between them.
+void TellAShortStory(LogStory& story) {
   story.Boot();
   story.Change(10, 1);
   story.Rotate();
@@ -158,18 +213,47 @@ TEST(BackupRaceTest, BeginsAnewWhenSegmentsAreRetiredUnderIt) {
   story.Change(10, 2);
   story.Rotate();
   story.Set(0, "a", "b");
-  disk.before_first_segment = [&] {
-    const uint64_t retired = story.log().metrics().segments_retired;
-    story.Rotate();
-    story.Checkpoint(/*tell=*/true);
-    for (int i = 0; i < 5000 && story.log().metrics().segments_retired == retired; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
+}
+
+// The segments there are go away.
+void RetireAll(LogStory& story) {
+  const uint64_t retired = story.log().metrics().segments_retired;
+  story.Rotate();
+  story.Checkpoint(/*tell=*/true);
+  for (int i = 0; i < 5000 && story.log().metrics().segments_retired == retired; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+TEST(BackupRaceTest, BeginsAnewWhenSegmentsAreRetiredUnderIt) {
+  for (const bool while_copying : {false, true}) {
+    SCOPED_TRACE(while_copying);
+    InterruptingDisk disk;
+    LogStory story(disk);
+    TellAShortStory(story);
+    (while_copying ? disk.before_copy : disk.before_link) = [&] { RetireAll(story); };
+    auto report = wal::BackUp(disk, "wal", "backup");
+    ASSERT_TRUE(report.ok()) << report.message();
+    EXPECT_EQ(report->tries, 2u);
+    story.Stop();
+    const FoundData found = StartFrom(disk, story.options(), "backup");
+    EXPECT_EQ(found.error, "");
+    EXPECT_EQ(found.data, story.now());
+  }
+}
+
+// A server that has counted the links of a file fills it with zeroes, whatever becomes of it.
+TEST(BackupRaceTest, LeavesAFileAloneWhoseNameIsGone) {
+  InterruptingDisk disk;
+  LogStory story(disk);
+  TellAStory(story);
+  disk.after_link = [&](const std::string& from, const std::string& to) {
+    disk.PutFile(to, std::string(disk.Contents(from).size(), '\0'));
+    disk.RemoveFile(from);
   };
   auto report = wal::BackUp(disk, "wal", "backup");
   ASSERT_TRUE(report.ok()) << report.message();
   EXPECT_EQ(report->tries, 2u);
-  story.Stop();
   const FoundData found = StartFrom(disk, story.options(), "backup");
   EXPECT_EQ(found.error, "");
   EXPECT_EQ(found.data, story.now());
