@@ -583,10 +583,11 @@ Result<std::unique_ptr<CheckpointReader>> CheckpointReader::Open(
 }
 
 Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
-                                                      size_t keep) {
+                                                      uint64_t log_id, size_t keep) {
   std::vector<std::string> removed;
   size_t good = 0;
   for (const CheckpointInfo& info : TRY(ListCheckpoints(disk, directory))) {
+    if (info.problem.empty() && info.identity.log_id != log_id) continue;
     // Newest first: behind the last one kept, all go.
     if (good < keep) {
       if (info.problem.empty()) ++good;

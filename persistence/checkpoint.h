@@ -129,16 +129,18 @@ class CheckpointReader {
   // Bytes of the chunks of this shard in the file.
   virtual uint64_t ShardBytes(uint16_t shard) const = 0;
   // Checks every chunk of the shards [first, last), then gives the plain bytes of each to `take`,
-  // in file order: all of a shard's or none.
+  // in file order. An error before the first one is given is damage; one behind it is a disk that
+  // reads a second time what it did not read the first.
   using Take = std::function<Status(uint16_t shard, std::string_view effects)>;
   virtual Status ForEachChunk(uint32_t first_shard, uint32_t last_shard, const Take& take) = 0;
   // Checks every byte of the file. `progress` (may be empty) is told the bytes done.
   virtual Status Verify(const std::function<void(uint64_t)>& progress) = 0;
 };
 
-// Removes all but the newest `keep` good ones, and those with a problem that are older than the
-// oldest one kept; syncs the directory. Returns the names of those that are gone.
+// Removes all but the newest `keep` good ones of the log, and those with a problem that are older
+// than the oldest one kept; syncs the directory. Returns the names of those that are gone. Those of
+// another log stay, and do not count.
 Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
-                                                      size_t keep);
+                                                      uint64_t log_id, size_t keep);
 
 }  // namespace crab::wal

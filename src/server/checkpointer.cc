@@ -203,6 +203,11 @@ void Checkpointer::Schedule(Reason reason) {
 Status Checkpointer::SaveNow(Reason reason) {
   if (save_running()) return Status::Error("ERR Background save already in progress");
   TRY(CanBegin());
+  if (server_.log()->state() == wal::State::kRefusing) {
+    // Everybody would wait for a disk that does not work.
+    return Status::Error("ERR the write-ahead log cannot be written at the moment: " +
+                         server_.log()->metrics().last_error);
+  }
   hurried_.store(true, std::memory_order_relaxed);
   if (running_) {
     WalkToTheEnd();
@@ -262,6 +267,8 @@ void Checkpointer::WalkToTheEnd() {
     while (!Step(cursors_[shard % cursors_.size()], shard, kEntriesPerStep)) {
       if (queue_bytes_.load(std::memory_order_relaxed) < kQueueBytes) continue;
       std::unique_lock lock(mutex_);
+      // The file's thread takes it under the same mutex once the queue is short.
+      walkers_wait_.store(true, std::memory_order_seq_cst);
       moved_.wait(lock, [this] {
         return phase_ != Phase::kWriting ||
                queue_bytes_.load(std::memory_order_relaxed) < kQueueLowBytes;
@@ -384,7 +391,11 @@ void Checkpointer::LookAtStart() {
   if (report.bytes_processed < kMeasuredBytesMin || report.recovery_time_ms < kMeasuredMsMin) {
     return;
   }
-  const auto ms = static_cast<double>(report.recovery_time_ms);
+  // The checkpoint was loaded in the same time, at about the same speed.
+  const double share =
+      static_cast<double>(report.bytes_processed) /
+      static_cast<double>(report.bytes_processed + report.checkpoint_bytes);
+  const double ms = static_cast<double>(report.recovery_time_ms) * share;
   start_ms_per_byte_ = ms / static_cast<double>(report.bytes_processed);
   start_ms_per_record_ = ms / static_cast<double>(std::max<uint64_t>(1, report.entries_recovered));
 }
@@ -445,7 +456,10 @@ bool Checkpointer::DueBySavePoint(const wal::Metrics& metrics) const {
 Checkpointer::Facts Checkpointer::facts() {
   LookAtStart();
   Facts facts = facts_;
-  facts.queue_bytes = queue_bytes_.load(std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(mutex_);
+    facts.queue_bytes = own_bytes_;
+  }
   facts.queue_peak_bytes = queue_peak_bytes_.load(std::memory_order_relaxed);
   facts.file_bytes = file_bytes_.load(std::memory_order_relaxed);
   facts.disk_free_bytes = disk_free_bytes_.load(std::memory_order_relaxed);
@@ -735,6 +749,9 @@ Status Checkpointer::WaitUntilDurable() {
         (state == wal::State::kDegraded && !log.metrics().awaits_checkpoint)) {
       return Status::Error("the log stopped before what it had was durable");
     }
+    if (state == wal::State::kRefusing && hurried_.load(std::memory_order_relaxed)) {
+      return Status::Error("the log cannot be written at the moment");
+    }
     if (now_us - begin_us > kDurableWaitUs) {
       return Status::Error("the log is not durable up to the checkpoint after " +
                            std::to_string(kDurableWaitUs / 1'000'000) + " s");
@@ -752,12 +769,14 @@ Status Checkpointer::Publish(wal::CheckpointWriter& writer) {
   job_.bytes = writer.bytes();
   // The older one must stay usable: with the log behind it. Short of space it is not kept.
   const size_t keep = job_.reason == Reason::kSpace ? 1 : kCheckpointsKept;
+  const uint64_t log_id = job_.info.identity.log_id;
   wal::Lsn oldest = job_.lsn;
   const auto found = wal::ListCheckpoints(server_.disk(), job_.directory);
   if (found.ok()) {
     size_t good = 0;
     for (const wal::CheckpointInfo& info : *found) {
       if (!info.problem.empty() || info.lsn > job_.lsn || good == keep) continue;
+      if (info.identity.log_id != log_id) continue;  // put here by somebody, and of no use
       oldest = std::min(oldest, info.lsn);
       ++good;
     }
@@ -766,7 +785,7 @@ Status Checkpointer::Publish(wal::CheckpointWriter& writer) {
     LogWarn("cannot look for older checkpoints", {{"error", found.message()}});
   }
   job_.log->SetCheckpoint(job_.lsn, oldest);
-  const auto removed = wal::RemoveOldCheckpoints(server_.disk(), job_.directory, keep);
+  const auto removed = wal::RemoveOldCheckpoints(server_.disk(), job_.directory, log_id, keep);
   if (!removed.ok()) LogWarn("cannot remove older checkpoints", {{"error", removed.message()}});
   return Status::Ok();
 }

@@ -619,16 +619,35 @@ TEST(CheckpointTest, KeepsTheNewestGoodOnes) {
   disk.PutFile(PathOf(25), "bad");
   disk.PutFile(PathOf(35), "bad");
   disk.PutFile("wal/wal-00000000000000000001.log", "not ours");
-  EXPECT_EQ(RemoveOldCheckpoints(disk, kDirectory, 2).value(),
+  EXPECT_EQ(RemoveOldCheckpoints(disk, kDirectory, Example().identity.log_id, 2).value(),
             (std::vector<std::string>{CheckpointName(25), CheckpointName(20), CheckpointName(10),
                                       CheckpointName(5)}));
   EXPECT_EQ(disk.PowerCut()->Paths(),
             (std::vector<std::string>{PathOf(30), PathOf(35), PathOf(40),
                                       "wal/wal-00000000000000000001.log"}));
-  EXPECT_TRUE(RemoveOldCheckpoints(disk, kDirectory, 2).value().empty());
+  EXPECT_TRUE(RemoveOldCheckpoints(disk, kDirectory, Example().identity.log_id, 2).value().empty());
   // Fewer good ones than asked for: what is bad may be all that is left of something.
   disk.FlipBit(PathOf(40), 1);
-  EXPECT_TRUE(RemoveOldCheckpoints(disk, kDirectory, 2).value().empty());
+  EXPECT_TRUE(RemoveOldCheckpoints(disk, kDirectory, Example().identity.log_id, 2).value().empty());
+}
+
+// One that somebody put there does not stand for one of this log.
+TEST(CheckpointTest, DoesNotCountThoseOfAnotherLog) {
+  SimDisk disk;
+  for (const Lsn lsn : {10, 20, 30}) {
+    ASSERT_EQ(ErrorOf(WriteCheckpoint(disk, lsn, SmallChunks())), "");
+  }
+  CheckpointInfo other = Example(40);
+  other.identity.log_id = 0x9999;
+  const auto writer =
+      CheckpointWriter::Create(disk, kDirectory, other, Compression::kNone, nullptr).value();
+  ASSERT_EQ(ErrorOf(writer->Finish()), "");
+  ASSERT_EQ(ErrorOf(writer->Publish()), "");
+  EXPECT_EQ(RemoveOldCheckpoints(disk, kDirectory, Example().identity.log_id, 2).value(),
+            std::vector<std::string>{CheckpointName(10)});
+  EXPECT_EQ(RemoveOldCheckpoints(disk, kDirectory, other.identity.log_id, 1).value(),
+            std::vector<std::string>{});
+  EXPECT_EQ(disk.Paths(), (std::vector<std::string>{PathOf(20), PathOf(30), PathOf(40)}));
 }
 
 // After a crash a checkpoint is whole or not there; the one before it is there until then.
@@ -649,7 +668,8 @@ TEST(CheckpointTest, IsWholeOrNotThereWhereverTheCrashFalls) {
       bool second = false;
       bool removed = false;
       if (first) second = WriteCheckpoint(disk, kLsn, chunks).ok();
-      if (second) removed = RemoveOldCheckpoints(disk, kDirectory, 1).ok();
+      if (second)
+        removed = RemoveOldCheckpoints(disk, kDirectory, Example().identity.log_id, 1).ok();
       const auto after = disk.PowerCut();
       auto listed = ListCheckpoints(*after, kDirectory);
       if (!listed.ok()) {
@@ -700,8 +720,8 @@ TEST(CheckpointTest, WorksOnTheMachinesDisk) {
   auto contents = ReadCheckpoint(disk, path, SomeKeys());
   ASSERT_TRUE(contents.ok()) << contents.message();
   EXPECT_EQ(*contents, ContentsOf(chunks));
-  EXPECT_EQ(RemoveOldCheckpoints(disk, directory, 1).value().size(), 0u);
-  EXPECT_EQ(RemoveOldCheckpoints(disk, directory, 0).value().size(), 1u);
+  EXPECT_EQ(RemoveOldCheckpoints(disk, directory, Example().identity.log_id, 1).value().size(), 0u);
+  EXPECT_EQ(RemoveOldCheckpoints(disk, directory, Example().identity.log_id, 0).value().size(), 1u);
   EXPECT_EQ(rmdir(name), 0);
 }
 

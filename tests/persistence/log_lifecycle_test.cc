@@ -290,7 +290,7 @@ class Life {
       older = newest == 0 ? lsn : newest;
       newest = lsn;
       log.SetCheckpoint(newest, older);
-      (void)wal::RemoveOldCheckpoints(disk_, kLogDirectory, 2);
+      (void)wal::RemoveOldCheckpoints(disk_, kLogDirectory, log.identity().log_id, 2);
     }
     const auto& metrics = log.metrics();
     retired_ = metrics.segments_retired;
