@@ -334,8 +334,9 @@ uint64_t Dispatcher::Tap() {
           shard == Effects::kBroadcast ? wal::RecordType::kBroadcast : wal::RecordType::kEffect;
       lsn = execution_.log->Append(type, shard, effects_.bytes());
     }
-    if (__builtin_expect(lsn == wal::kNoGate, 0)) ++unlogged_;
   }
+  // Also where the log was switched off since the command was let in.
+  if (__builtin_expect(lsn == wal::kNoGate, 0)) ++unlogged_;
   effects_.Clear();
   return lsn;
 }

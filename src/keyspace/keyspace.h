@@ -110,7 +110,8 @@ class alignas(64) Keyspace {
 
   // --- end of what needs the whole world ---
 
-  // Detach, DetachAll and Swap of one shard, for whoever holds it. Replay's: no snapshot runs.
+  // Detach, DetachAll and Swap of one shard, for whoever holds it: replay's. No snapshot runs but
+  // where the world is held and all shards are emptied first (DEBUG RELOAD).
   DetachedTables DetachOf(uint32_t shard, uint32_t db);
   DetachedTables DetachAllOf(uint32_t shard);
   void SwapOf(uint32_t shard, uint32_t a, uint32_t b);

@@ -43,6 +43,7 @@ Snapshot::Snapshot(Keyspace& keyspace, SnapshotSink& sink)
     : keyspace_(keyspace),
       sink_(sink),
       epoch_((keyspace.epoch_ + 1) & 3),
+      chunk_bytes_(std::min(kChunkBytes, kChunkBytesOfAll / keyspace.shard_count())),
       walks_(std::make_unique<Walk[]>(keyspace.shard_count())) {
   CHECK(keyspace.snapshot_ == nullptr);
   uint32_t shards_left = 0;
@@ -171,7 +172,7 @@ size_t Snapshot::Write(uint32_t shard, uint32_t name, Entry* entry) {
                   entry->deadline_ms());
   const size_t bytes = walk.effects.size() - before;
   ++walk.effects_entries;
-  if (walk.effects.size() >= kChunkBytes) Flush(shard);
+  if (walk.effects.size() >= chunk_bytes_) Flush(shard);
   return bytes;
 }
 

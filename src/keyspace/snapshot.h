@@ -6,8 +6,8 @@
 // Order of events: the constructor (world held) · Step, any number of times, each holding one
 // shard · done(). One snapshot at a time; the keyspace points to it while it lives. Its parts are
 // shard-bound, but for what the world guards (the cut, tables being detached and swapped).
-// Holds, besides the tables it keeps, less than kChunkBytes of effects for each shard between
-// calls.
+// Holds, besides the tables it keeps, at most kChunkBytes of effects for each shard between calls,
+// and less where there are more than 1024 shards, so that all of them hold no more.
 #pragma once
 
 #include <atomic>
@@ -41,8 +41,10 @@ class Snapshot {
  public:
   // Values from here on are shared with the sink instead of copied.
   static constexpr size_t kLargeBytes = 64 * 1024;
-  // Effects of a shard are gathered up to this and then given to the sink.
+  // Effects of a shard are gathered up to this and then given to the sink; with many shards up to
+  // their share of kChunkBytesOfAll.
   static constexpr size_t kChunkBytes = 16 * 1024;
+  static constexpr size_t kChunkBytesOfAll = 16 * 1024 * 1024;
 
   // The cut: the caller holds the world, and no other snapshot of this keyspace lives. The sink
   // outlives this. Costs a look at every table, none at an entry.
@@ -118,6 +120,7 @@ class Snapshot {
   Keyspace& keyspace_;
   SnapshotSink& sink_;
   uint32_t epoch_;
+  const size_t chunk_bytes_;
   uint64_t entries_total_ = 0;
   std::unique_ptr<Walk[]> walks_;  // by shard
   // Since the cut databases may have changed places: where each was then, and where it is now.

@@ -84,7 +84,8 @@ Status BgSave(Call& call) {
   }
   if (checkpointer.rewrite_running() && !schedule) {
     return Status::Error(
-        "ERR Another child process is active (AOF): can't BGSAVE right now. Use BGSAVE SCHEDULE in "
+        "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE "
+        "in "
         "order to schedule a BGSAVE whenever possible.");
   }
   const bool now = checkpointer.free();

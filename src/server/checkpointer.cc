@@ -236,6 +236,7 @@ Status Checkpointer::CloseGap() {
     Record();
     hurried_.store(false, std::memory_order_relaxed);
     snapshot_.reset();
+    if (facts_.last_ok) return Status::Ok();
   }
   const wal::Log* const log = server_.log();
   if (log == nullptr || !log->metrics().awaits_checkpoint) return Status::Ok();
@@ -392,9 +393,8 @@ void Checkpointer::LookAtStart() {
     return;
   }
   // The checkpoint was loaded in the same time, at about the same speed.
-  const double share =
-      static_cast<double>(report.bytes_processed) /
-      static_cast<double>(report.bytes_processed + report.checkpoint_bytes);
+  const double share = static_cast<double>(report.bytes_processed) /
+                       static_cast<double>(report.bytes_processed + report.checkpoint_bytes);
   const double ms = static_cast<double>(report.recovery_time_ms) * share;
   start_ms_per_byte_ = ms / static_cast<double>(report.bytes_processed);
   start_ms_per_record_ = ms / static_cast<double>(std::max<uint64_t>(1, report.entries_recovered));

@@ -493,6 +493,12 @@ Status ClientDurability(Call& call) {
   if (row->first == Durability::kSync && ServerOf(call).execution().log == nullptr) {
     return Status::Error("ERR CLIENT DURABILITY sync cannot be used when appendonly is disabled.");
   }
+  if (row->first == Durability::kSync &&
+      ServerOf(call).execution().log->state() == wal::State::kDegraded) {
+    return Status::Error(
+        "MISCONF CLIENT DURABILITY sync cannot be promised while the log is not kept; see "
+        "wal_state in INFO persistence.");
+  }
   SetDurability(call, row->first);
   call.reply.Ok();
   return Status::Ok();

@@ -255,7 +255,13 @@ void Server::ListenToLog() {
 void Server::HealLog() {
   loops_.front()->dispatcher().Exclusively([this] {
     wal::Log* const log = execution_->log;
-    if (log == nullptr || !log->resumable() || !checkpointer_->free()) return;
+    if (log == nullptr || !log->resumable()) return;
+    if (!checkpointer_->free()) {
+      // One that was cut before the log stopped would be of no use behind the gap; this waits until
+      // its walk is over.
+      checkpointer_->Cancel();
+      return;
+    }
     const uint64_t dropped = log->metrics().appends_dropped;
     const Result<wal::Lsn> lsn = log->Resume();
     if (!lsn.ok()) {
@@ -538,6 +544,13 @@ Status Server::Run() {
   if (!config_.unixsocket.empty()) unlink(config_.unixsocket.c_str());
   Status status = Status::Ok();
   if (log_ != nullptr) {
+    if (log_->resumable()) {
+      checkpointer_->Cancel();
+      checkpointer_->Drain();
+      world_->Enter(0);
+      HealLog();
+      world_->Exit(0);
+    }
     if (Status closed = checkpointer_->CloseGap(); !closed.ok()) {
       LogError("what changed since the log was off is not saved", {{"error", closed.message()}});
     }
@@ -742,6 +755,12 @@ Status Server::StartLog(const Config& config) {
 
 void Server::StopLog() {
   checkpointer_->Cancel();
+  // Replies of batches that are under way have no mark yet.
+  for (const auto& loop : loops_) {
+    for (const auto& [id, connection] : loop->connections()) {
+      if (connection->session().client().gate != 0) connection->session().MarkOutput();
+    }
+  }
   wal::Log* const log = std::exchange(execution_->log, nullptr);
   execution_->base_lsn = 0;
   // With a disk that does not work the log is off all the same: that is how one gets rid of it.

@@ -430,7 +430,7 @@ TEST(CheckpointerTest, CommandsAnswerAsRedis) {
   EXPECT_EQ(client.Read(), "+Background append only file rewriting started");
   EXPECT_EQ(client.Read(), "-ERR Background append only file rewriting already in progress");
   EXPECT_EQ(client.Read(),
-            "-ERR Another child process is active (AOF): can't BGSAVE right now. Use BGSAVE "
+            "-ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE "
             "SCHEDULE in order to schedule a BGSAVE whenever possible.");
   EXPECT_EQ(client.Read(), "+Background saving scheduled");
   EXPECT_TRUE(life.Becomes("rdb_saves", "3"));
@@ -455,6 +455,28 @@ TEST(CheckpointerTest, ShutdownSaveLeavesOneBehindThatHoldsEverything) {
 }
 
 // Memory beyond the data is bounded: who overwrites faster than the file is written waits.
+// The holder of the world waits for the queue several times over.
+TEST(CheckpointerTest, SaveOfMoreThanTheQueueHoldsEnds) {
+  SimDisk disk;
+  {
+    Life life(disk, {"--wal-ring-size", "1mb"});
+    const std::string value(1 << 20, 'v');
+    for (int i = 0; i < 60; ++i) {
+      ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), value}), "+OK");
+    }
+    // Values above an eighth of the ring count like others.
+    EXPECT_GE(life.Number("wal_bytes_since_checkpoint"), 60u << 20);
+    EXPECT_EQ(life.Run("SAVE"), "+OK");
+    EXPECT_EQ(life.Number("wal_bytes_since_checkpoint"), 0u);
+    EXPECT_EQ(life.Run("SET last 1"), "+OK");
+    EXPECT_EQ(life.Run("SHUTDOWN SAVE"), "(closed)");
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  Life life(disk);
+  EXPECT_EQ(life.Run("STRLEN key59"), ":" + std::to_string(1 << 20));
+  EXPECT_EQ(life.Run("DBSIZE"), ":61");
+}
+
 TEST(CheckpointerTest, WritersWaitWhereTheQueueIsFull) {
   ScopedDirectory directory;
   const std::string wal = directory.path() + "/wal";
