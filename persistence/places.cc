@@ -3,10 +3,12 @@
 #include <algorithm>
 
 #include "persistence/record.h"
+#include "utils/check.h"
 
 namespace crab::wal {
 
 void Places::Add(uint8_t type, uint16_t shard, std::string_view payload, uint64_t offset) {
+  DCHECK(offset < kOffsetMax);
   const auto place = static_cast<uint32_t>(offset / kFrameAlignment);
   if (type == static_cast<uint8_t>(FrameType::kTxn) && ReadTxnDirectory(payload, &parts_)) {
     const size_t before = added_.size();

@@ -1,5 +1,6 @@
 // Places: where the records of each unit stand in one segment that has been read through, for those
 // segments whose INDEX frames cannot tell. Thread-bound until Finish, constant from then on.
+// 32 bits a place reach to 32 GiB, which no segment does: wal.max_segment_size ends at 16 GiB.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +21,11 @@ inline uint32_t UnitOfShard(uint16_t shard, uint32_t shard_count, uint32_t units
 
 class Places {
  public:
+  static constexpr uint64_t kOffsetMax = uint64_t{1} << 35;
+
   Places(uint32_t shard_count, uint32_t units) : shard_count_(shard_count), units_(units) {}
 
-  // Offsets ascend.
+  // Offsets ascend and are below kOffsetMax.
   void Add(uint8_t type, uint16_t shard, std::string_view payload, uint64_t offset);
   void Finish();
 

@@ -16,6 +16,7 @@ constexpr int64_t kUintMax = std::numeric_limits<uint32_t>::max();
 constexpr int64_t kLongMax = std::numeric_limits<int64_t>::max();
 constexpr int64_t kKib = 1024;
 constexpr int64_t kMib = 1024 * kKib;
+constexpr int64_t kGib = 1024 * kMib;
 
 template <auto kMember>
 struct MemberOf;
@@ -313,7 +314,9 @@ constexpr Row kRows[] = {
     Memory("wal-buffer-size", At<&Config::wal_buffer_size>(), 1 * kKib, kLongMax, "4096",
            "How many bytes gather before the writer is woken early.") |
         Toml{"wal.buffer_size"},
-    Memory("wal-max-segment-size", At<&Config::wal_max_segment_size>(), 1 * kMib, kLongMax,
+    // A restart notes where records stand in 32 bits, in units of 8: a segment and the largest
+    // record stay well below the 32 GiB that this reaches to.
+    Memory("wal-max-segment-size", At<&Config::wal_max_segment_size>(), 1 * kMib, 16 * kGib,
            "67108864", "The size at which the log begins its next file.") |
         Toml{"wal.max_segment_size"},
     Memory("wal-ring-size", At<&Config::wal_ring_size>(), 1 * kMib, kLongMax, "16777216",

@@ -250,7 +250,7 @@ TEST(ConfigTest, GivesTheDetailsOfRedisForOneValue) {
       {"activedefrag", "yes", "this version does not support it; leave it at 'no'"},
       {"wal-max-segment-size", "1mb", "OK"},
       {"wal-max-segment-size", "1048575",
-       "argument must be between 1048576 and 9223372036854775807 inclusive"},
+       "argument must be between 1048576 and 17179869184 inclusive"},
       {"wal-buffer-size", "1000",
        "argument must be between 1024 and 9223372036854775807 inclusive"},
       {"wal-flush-interval-ms", "0", "argument must be between 1 and 2147483647 inclusive"},
