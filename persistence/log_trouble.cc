@@ -143,7 +143,7 @@ Status LogImpl::CopyRecord(const FrameHeader& header, std::string_view payload, 
 
 Status LogImpl::CopyPack(const FrameHeader& header, std::string_view payload, uint64_t offset,
                          Lsn last, Lsn* wanted) {
-  PackContext context = {failed_->identity.log_id, failed_->number, offset, {}};
+  PackContext context = {failed_->identity.log_id, failed_->number, failed_->salt, offset, {}};
   if (payload.size() < sizeof(context.payload)) return Status::Ok();
   std::memcpy(&context.payload, payload.data(), sizeof(context.payload));
   Codec codec(failed_->compression, options_.keys);

@@ -421,7 +421,8 @@ Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame)
   const Status unpacked = [&]() -> Status {
     if (candidate.payload.size() < sizeof(pack)) return Status::Error("a PACK is too short");
     std::memcpy(&pack, candidate.payload.data(), sizeof(pack));
-    const PackContext context = {segment.identity.log_id, segment.number, offset_, pack};
+    const PackContext context = {segment.identity.log_id, segment.number, segment.salt, offset_,
+                                 pack};
     if (codec_ == nullptr) codec_ = std::make_unique<Codec>(Compression::kNone, options_.keys);
     plain = TRY(codec_->Unpack(candidate.payload.substr(sizeof(pack)), context.bytes(),
                                candidate.header.flags, pack.plain_bytes, &pack_scratch_));

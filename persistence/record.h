@@ -80,12 +80,13 @@ static_assert(sizeof(PackPayload) == 16);
 struct [[gnu::packed]] PackContext {
   uint64_t log_id;
   uint64_t segment_number;
+  uint64_t salt;    // of the segment
   uint64_t offset;  // of the PACK frame in the file
   PackPayload payload;
 
   std::string_view bytes() const { return {reinterpret_cast<const char*>(this), sizeof(*this)}; }
 };
-static_assert(sizeof(PackContext) == 40);
+static_assert(sizeof(PackContext) == 48);
 
 constexpr size_t kFrameAlignment = 8;
 constexpr uint32_t kPayloadBytesMax = 0xfffffff0u - sizeof(FrameHeader);

@@ -155,7 +155,7 @@ void SegmentWriter::AddFrame(std::string& out, FrameType type, Lsn lsn, std::str
 Status SegmentWriter::AddPack(std::string& out, Codec& codec, std::string_view plain,
                               uint32_t records, Lsn first_lsn) {
   const PackPayload head = {static_cast<uint32_t>(plain.size()), records, first_lsn};
-  const PackContext context = {info_.identity.log_id, info_.number, offset_, head};
+  const PackContext context = {info_.identity.log_id, info_.number, info_.salt, offset_, head};
   std::string payload(reinterpret_cast<const char*>(&head), sizeof(head));
   FrameHeader header = {};
   TRY(codec.Pack(plain, context.bytes(), &payload, &header.flags));

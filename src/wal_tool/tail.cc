@@ -143,7 +143,8 @@ Status Tail::Take(const SegmentScan::Frame& frame) {
   }
   if (frame.header.type != static_cast<uint8_t>(FrameType::kPack)) return Status::Ok();
   if (frame.payload.size() < sizeof(PackPayload)) return Status::Error("a PACK is too short");
-  PackContext context = {scan_->info().identity.log_id, number_, frame.offset, {}};
+  PackContext context = {
+      scan_->info().identity.log_id, number_, scan_->info().salt, frame.offset, {}};
   std::memcpy(&context.payload, frame.payload.data(), sizeof(context.payload));
   std::string_view plain =
       TRY(codec_.Unpack(frame.payload.substr(sizeof(PackPayload)), context.bytes(),
