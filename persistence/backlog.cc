@@ -336,6 +336,7 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
 
 // False where they do not tell of every record in the segment.
 bool LogBacklog::ReadIndexes(Source& source) {
+  if (source.segment.info.identity.shard_count > kBroadcastShard) return false;  // not by us
   uint64_t records = 0;
   uint64_t before = source.bytes.size();
   for (uint64_t offset = source.segment.last_index; offset != 0;) {
@@ -606,6 +607,7 @@ Status LogBacklog::ForEachRecord(
     const Level& level,
     const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take) {
   const Lsn checkpoint_lsn = level.plan.checkpoint_lsn();
+  Lsn last = checkpoint_lsn;  // what has been seen does not count again, in whatever segment it is
   for (const auto& source : level.sources) {
     const Plan::Segment& segment = source->segment;
     auto reader = Reader::OpenSegment(disk_, segment.info, segment.last, options_.keys);
@@ -615,7 +617,8 @@ Status LogBacklog::ForEachRecord(
       done_bytes_.fetch_add(frame.bytes, std::memory_order_relaxed);
       if (frame.verdict != Verdict::kGood) {
         TRY(NoteFrame(segment, frame, checkpoint_lsn));
-      } else if (IsRecord(frame.type) && frame.lsn > checkpoint_lsn) {
+      } else if (IsRecord(frame.type) && frame.lsn > last) {
+        last = frame.lsn;
         FrameHeader header = {};
         header.lsn = frame.lsn;
         header.type = frame.type;

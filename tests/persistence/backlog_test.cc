@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -30,6 +31,7 @@
 #include "persistence/index.h"
 #include "persistence/log.h"
 #include "persistence/reader.h"
+#include "persistence/record.h"
 #include "persistence/segment.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
@@ -501,6 +503,41 @@ TEST(BacklogTest, ADamagedCheckpointCostsNoData) {
   RecordProperty("cases", static_cast<int>(cases));
 }
 
+// What one checkpoint has begun no other one finishes: where the chunks of a unit are too large to
+// be kept from the check on, and are not there the second time.
+TEST(BacklogTest, ACheckpointThatIsGoneWhileItIsAppliedEndsTheReplay) {
+  const Made made = SmallLog(TestSeed(), true);
+  wal::Options options = OptionsFor(8);
+  {
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(*made.disk, options, &backlog);
+    ASSERT_TRUE(log.ok()) << log.message();
+    wal::CheckpointInfo info;
+    info.lsn = (*log)->last_lsn();
+    info.identity = (*log)->identity();
+    auto writer = wal::CheckpointWriter::Create(*made.disk, options.directory, info,
+                                                wal::Compression::kZstd, nullptr);
+    ASSERT_TRUE(writer.ok()) << writer.message();
+    const std::string effects = "#" + std::string(1 << 20, 'x') + "\n";
+    for (int i = 0; i < 10; ++i) ASSERT_TRUE((*writer)->Add(0, effects, 1).ok());
+    ASSERT_TRUE((*writer)->Finish().ok());
+    ASSERT_TRUE((*writer)->Publish().ok());
+    ASSERT_TRUE((*log)->Stop().ok());
+  }
+  std::unique_ptr<Backlog> backlog;
+  auto log = wal::Log::Open(*made.disk, options, &backlog);
+  ASSERT_TRUE(log.ok()) << log.message();
+  int parts = 0;
+  const Status replayed = backlog->Replay(0, [&](const Backlog::Part& part) {
+    EXPECT_TRUE(part.of_checkpoint);
+    if (parts++ == 0) made.disk->AddFault({.calls = kMap, .nth = 1, .error = EIO});
+    return Status::Ok();
+  });
+  EXPECT_FALSE(replayed.ok());
+  EXPECT_NE(replayed.message().find("has been applied"), std::string::npos) << replayed.message();
+  EXPECT_LT(parts, 10);
+}
+
 TEST(BacklogTest, TellsOfEveryDamageInASegment) {
   for (const bool checkpoints : {false, true}) {
     const Made made = SmallLog(TestSeed(), checkpoints);
@@ -854,6 +891,53 @@ TEST(BacklogTest, RefusesToStartWithoutTheKeyAndChangesNothing) {
         }
       }
     }
+  }
+  std::filesystem::remove(path);
+}
+
+// Who may write to the directory can make a checksum, but no record: all that counts in a segment
+// with a key is encrypted.
+TEST(BacklogTest, BelievesNoPlainRecordInASegmentWithAKey) {
+  const std::string path = testing::TempDir() + "/crab-forged-keys-" + std::to_string(getpid());
+  wal::Options options = OptionsFor(16);
+  options.keys = KeyRingOf(path, 'a');
+  Maker maker(TestSeed());
+  maker.Run(options, 20, /*checkpoints=*/false);
+  const Made made = maker.Take();
+  const std::string segment = SegmentPaths(*made.disk).front();
+  const std::string bytes = made.disk->Contents(segment);
+  wal::SegmentHeader header;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+
+  wal::FrameHeader record = {};
+  const std::string forged = Add(1, 1);
+  record.length = static_cast<uint32_t>(forged.size());
+  record.lsn = 1;
+  record.type = static_cast<uint8_t>(wal::FrameType::kEffect);
+  record.shard = static_cast<uint16_t>(ShardOf(1, 16));
+  record.crc = wal::BodyCrc(record, forged);
+  std::string plain;
+  wal::AppendFrame(plain, record, forged, header.salt, wal::kSegmentHeaderBytes);
+
+  std::string inner, payload, pack;
+  wal::AppendPackedFrame(inner, record, forged);
+  const wal::PackPayload head = {static_cast<uint32_t>(inner.size()), 1, 1};
+  payload.assign(reinterpret_cast<const char*>(&head), sizeof(head)).append(inner);
+  wal::FrameHeader frame = {};
+  frame.length = static_cast<uint32_t>(payload.size());
+  frame.type = static_cast<uint8_t>(wal::FrameType::kPack);
+  frame.shard = wal::kBroadcastShard;
+  frame.crc = wal::BodyCrc(frame, payload);
+  wal::AppendFrame(pack, frame, payload, header.salt, wal::kSegmentHeaderBytes);
+
+  for (const std::string& frames : {plain, pack}) {
+    auto disk = made.disk->Kill();
+    for (const std::string& other : SegmentPaths(*disk)) disk->RemoveFile(other);
+    disk->PutFile(segment, bytes.substr(0, wal::kSegmentHeaderBytes) + frames);
+    const Found found = FindByUnits(*disk, options, 1, 1);
+    EXPECT_EQ(found.error, "");
+    EXPECT_TRUE(found.data == Data());
+    EXPECT_EQ(found.report.entries_recovered, 0u);
   }
   std::filesystem::remove(path);
 }
