@@ -44,8 +44,9 @@ crash-long: build
 
 fuzz: deps
 	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
-	$(call BUILD,build/release) --target parser_fuzz
+	$(call BUILD,build/release) --target parser_fuzz log_fuzz
 	build/release/parser_fuzz $(or $(SECONDS),60)
+	build/release/log_fuzz $(or $(SECONDS),60)
 
 fmt:
 	git ls-files '*.cc' '*.h' | xargs clang-format -i

@@ -90,7 +90,7 @@ struct RecoveryReport {
     Lsn first, last;    // kUnknownLsn: nobody knows how many
     std::string where;  // segment and byte range
   };
-  std::vector<LostRange> lost;
+  std::vector<LostRange> lost;        // of very many not all
   std::vector<std::string> warnings;  // whole sentences for the operator
   Lsn checkpoint_lsn = 0;             // 0 = none was used
   uint64_t checkpoint_entries = 0;    // keys in it
