@@ -138,6 +138,15 @@ class LogImpl final : public Log {
   void NoteWritten(size_t bytes);
   Status SyncSegment();
   Status SyncFile();
+  Status SyncDirectory();
+  // A call that a disk may take seconds for: metrics() tells how long it has taken so far.
+  template <typename Call>
+  Status TimeCall(Call call) {
+    disk_call_since_us_.store(clock_.MonotonicUs(), std::memory_order_relaxed);
+    Status status = call();
+    disk_call_since_us_.store(0, std::memory_order_relaxed);
+    return status;
+  }
   bool Working() const;
   void Free(Mark mark);
   void FreeHeap(Lsn last);

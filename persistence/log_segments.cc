@@ -149,7 +149,7 @@ Status LogImpl::NameSegment(const std::string& made_at) {
   Status named = [&]() -> Status {
     TRY(SyncFile());
     TRY(disk_.Rename(made_at, info.path));
-    return disk_.SyncDirectory(options_.directory);
+    return SyncDirectory();
   }();
   if (!named.ok()) {
     // Where only the directory could not be synced, the file is there under its name.
@@ -177,6 +177,10 @@ Status LogImpl::NameSegment(const std::string& made_at) {
 // --- retiring ------------------------------------------------------------------------------------
 
 // The file at hand is written no more.
+Status LogImpl::SyncDirectory() {
+  return TimeCall([this] { return disk_.SyncDirectory(options_.directory); });
+}
+
 void LogImpl::LeaveSegment() {
   if (segment_ == nullptr) return;
   if (named_) {
@@ -248,7 +252,7 @@ bool LogImpl::RetireOne(int64_t now_us) {
   } else {
     cleanup_keep_.store(kNoCleanup, std::memory_order_relaxed);
     if (directory_changed_) {
-      retired = disk_.SyncDirectory(options_.directory);
+      retired = SyncDirectory();
       if (retired.ok()) directory_changed_ = false;
     }
     // What is retained for a time goes by the clock.
@@ -286,7 +290,7 @@ Status LogImpl::RecycleOldest() {
     return RemoveOldest();
   }
   directory_changed_ = true;
-  Status synced = disk_.SyncDirectory(options_.directory);
+  Status synced = SyncDirectory();
   const auto links = disk_.LinkCount(path);
   const bool recycled = synced.ok() && links.ok() && *links == 1;
   if (recycled) {

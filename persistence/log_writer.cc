@@ -403,10 +403,7 @@ void LogImpl::NoteWritten(size_t bytes) {
 }
 
 Status LogImpl::SyncFile() {
-  disk_call_since_us_.store(clock_.MonotonicUs(), std::memory_order_relaxed);
-  Status synced = segment_->Sync();
-  disk_call_since_us_.store(0, std::memory_order_relaxed);
-  return synced;
+  return TimeCall([this] { return segment_->Sync(); });
 }
 
 Status LogImpl::SyncSegment() {
