@@ -89,7 +89,10 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.predecessor_number = predecessor_number_;
   info.predecessor_last_lsn = first_lsn - 1;
   info.predecessor_crc = std::exchange(predecessor_crc_, 0);
-  info.ring_epoch = ring_epoch_;
+  // The ring gets the new epoch behind the name; whoever dies between the two is still to be taken
+  // for the one whose ring it is, however many attempts that takes.
+  info.ring_epoch =
+      ring_ != nullptr ? ring_->header().epoch.load(std::memory_order_relaxed) : ring_epoch_;
 
   LeaveSegment();
   stage_.clear();

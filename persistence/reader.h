@@ -44,7 +44,7 @@ struct SegmentInfo {
   uint64_t predecessor_number = 0;  // 0 = none
   Lsn predecessor_last_lsn = 0;
   uint32_t predecessor_crc = 0;  // running CRC of the predecessor's records
-  uint64_t ring_epoch = 0;       // epoch of the ring whose records this epoch began with; 0 = none
+  uint64_t ring_epoch = 0;       // epoch of the ring when the segment was made; 0 = none
 
   // Logging had been off before this segment: LSNs above `durable_lsn` and below `first_lsn` were
   // given up then, which is known and no damage.

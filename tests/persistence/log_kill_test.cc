@@ -1,24 +1,34 @@
 // kill -9, on the machine's own disk: a child appends and tells through a pipe what a reply could
 // have told; the parent kills it at some moment, again and again on the same log, then looks. Under
-// every policy nothing acknowledged is lost, because the ring outlives the process.
+// every policy nothing acknowledged is lost, because the ring outlives the process. And call by
+// call: what a kill at each call of the disk leaves while a log heals, on a disk in memory beside a
+// ring that is a file.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <iostream>
+#include <memory>
 #include <thread>
+#include <tuple>
 
 #include "persistence/log.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
+#include "tests/support/sim_disk.h"
 
 namespace crab::test {
 namespace {
 
 using wal::Lsn;
+using wal::OnError;
+using wal::State;
 using wal::SyncPolicy;
 
 class TemporaryDirectory {
@@ -135,6 +145,138 @@ TEST_P(LogKillTest, LosesNothingAcknowledgedOnKill9) {
 INSTANTIATE_TEST_SUITE_P(Policies, LogKillTest,
                          testing::Values(SyncPolicy::kNone, SyncPolicy::kAsync, SyncPolicy::kSync),
                          [](const auto& param) { return PolicyName(param.param); });
+
+// --- a kill at each call of a healing log
+// ---------------------------------------------------------
+
+bool Eventually(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return true;
+}
+
+// What a kill leaves: the files, and the ring in a directory of its own.
+struct Left {
+  std::unique_ptr<SimDisk> disk;  // null: it did not come to the kill
+  Lsn acknowledged = 0;
+};
+
+class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnError>> {
+ protected:
+  LogHealKillTest() {
+    const auto [policy, on_error] = GetParam();
+    options_ = LogOptions(policy);
+    options_.on_error = on_error;
+    options_.retry_ms = 1;
+    options_.ring_directory = live_rings();
+    std::filesystem::create_directories(live_rings());
+  }
+  std::string live_rings() const { return directory_.path() + "/live"; }
+  std::string left_rings() const { return directory_.path() + "/left"; }
+
+  // A call of the kind `fails` fails once, and `directory_failures` times the directory cannot be
+  // synced; then all is well again. The process dies at the n-th call from the first failure on.
+  Left LiveUntilKilled(DiskCall fails, int directory_failures, uint64_t kill_at) {
+    for (const auto& file : std::filesystem::directory_iterator(live_rings())) {
+      std::filesystem::remove(file);
+    }
+    Left left;
+    SimDisk disk({.seed = TestSeed()});
+    Boot boot = BootLog(disk, options_);
+    EXPECT_NE(boot.log, nullptr) << boot.error;
+    if (boot.log == nullptr) return left;
+    wal::Log& log = *boot.log;
+    std::atomic<Lsn> appended{0};
+    const auto append = [&](int count, size_t bytes) {
+      for (int i = 0; i < count; ++i) {
+        appended = log.Append(wal::RecordType::kEffect, 3, std::string(bytes, 'x'));
+      }
+      log.Kick();
+    };
+    append(5, 100);
+    log.RequestSync();
+    EXPECT_TRUE(WaitDurable(log, appended));
+    append(20, 700);  // under `none` some of these leave the ring without being durable
+    EXPECT_TRUE(Eventually([&] { return log.written_lsn() >= appended; }));
+    append(1, 50);
+    disk.AddFault({.calls = fails, .error = EIO});
+    for (int i = 0; i < directory_failures; ++i) {
+      disk.AddFault({.calls = kSyncDirectory, .error = EIO});
+    }
+    const uint64_t failed_before = disk.failed_calls();
+    uint64_t calls = 0;
+    std::atomic<bool> killed{false};
+    disk.SetWatcher([&] {
+      if (disk.failed_calls() == failed_before || ++calls != kill_at) return;
+      left.acknowledged = log.state() == State::kDegraded
+                              ? log.durable_lsn()
+                              : std::min(log.release_lsn(), appended.load());
+      std::filesystem::remove_all(left_rings());
+      std::filesystem::copy(live_rings(), left_rings());
+      left.disk = disk.Kill();
+      killed = true;
+    });
+    append(3, 200);
+    log.RequestSync();
+    const auto healed = [&] {
+      return log.state() == State::kRunning && log.durable_lsn() >= appended &&
+             disk.failed_calls() > failed_before;
+    };
+    EXPECT_TRUE(Eventually([&] { return killed || log.resumable() || healed(); }));
+    disk.SetWatcher({});
+    return left;
+  }
+
+  void Judge(Left& left) {
+    wal::Options options = options_;
+    options.ring_directory = left_rings();
+    options.recovery = wal::RecoveryMode::kStrict;
+    Boot boot = BootLog(*left.disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    for (Lsn lsn = 1; lsn <= left.acknowledged; ++lsn) {
+      ASSERT_EQ(boot.records.count(lsn), 1u)
+          << "LSN " << lsn << " of " << left.acknowledged
+          << " acknowledged ones is gone: " << testing::PrintToString(boot.report.warnings);
+    }
+    boot.log.reset();
+  }
+
+  TemporaryDirectory directory_;
+  wal::Options options_;
+};
+
+TEST_P(LogHealKillTest, LosesNothingAcknowledgedAtAnyCallOfTheDisk) {
+  uint64_t kills = 0;
+  for (const DiskCall fails : {kSync, kWrite}) {
+    for (const int directory_failures : {0, 1, 2, 5}) {
+      for (uint64_t kill_at = 1;; ++kill_at) {
+        SCOPED_TRACE(testing::Message() << (fails == kSync ? "sync" : "write") << " fails, then "
+                                        << directory_failures << " times the directory's, killed "
+                                        << "at call " << kill_at);
+        Left left = LiveUntilKilled(fails, directory_failures, kill_at);
+        if (HasFailure()) return;
+        if (left.disk == nullptr) break;
+        Judge(left);
+        if (HasFailure()) return;
+        ++kills;
+      }
+    }
+  }
+  std::cout << "kills: " << kills << "\n";
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, LogHealKillTest,
+                         testing::Combine(testing::Values(SyncPolicy::kNone, SyncPolicy::kAsync,
+                                                          SyncPolicy::kSync),
+                                          testing::Values(OnError::kRefuse, OnError::kDegrade)),
+                         [](const auto& param) {
+                           return std::string(PolicyName(std::get<0>(param.param))) +
+                                  (std::get<1>(param.param) == OnError::kRefuse ? "Refuse"
+                                                                                : "Degrade");
+                         });
 
 }  // namespace
 }  // namespace crab::test

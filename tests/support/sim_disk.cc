@@ -231,6 +231,7 @@ Status SimDisk::Fail(DiskCall call, const std::string& path, int error) {
 
 Status SimDisk::Enter(DiskCall call, const std::string& path, const Fault** fault) {
   crash_happens_now_ = false;
+  if (watcher_) watcher_();
   if (crashed_) return Fail(call, path, kPowerCutErrno);
   ++all_calls_;
   ++calls_[call];
@@ -636,6 +637,11 @@ void SimDisk::CrashAt(uint64_t nth, Survivors survivors) {
 void SimDisk::ClearFaults() {
   std::lock_guard lock(mutex_);
   faults_.clear();
+}
+
+void SimDisk::SetWatcher(std::function<void()> watcher) {
+  std::lock_guard lock(mutex_);
+  watcher_ = std::move(watcher);
 }
 
 void SimDisk::SetCapacity(uint64_t bytes) {

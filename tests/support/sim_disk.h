@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -113,6 +114,9 @@ class SimDisk : public wal::Disk {
   void CrashAt(uint64_t nth, Survivors survivors);
   void SetCapacity(uint64_t bytes);
   uint64_t used_bytes() const;
+  // Called on the caller's thread at the beginning of each call, before it has done anything: the
+  // moment to Kill(). It must change nothing here.
+  void SetWatcher(std::function<void()> watcher);
 
   // The hand of fate, uncounted and durable at once. The file must exist, but for PutFile.
   std::vector<std::string> Paths() const;
@@ -184,8 +188,9 @@ class SimDisk : public wal::Disk {
   static void Apply(const Change& change, std::string* bytes);
   std::string Survive(const Inode& inode, bool torn_here, std::mt19937_64* random) const;
 
-  mutable std::mutex mutex_;
+  mutable std::recursive_mutex mutex_;  // the watcher is called with it
   SimDiskOptions options_;
+  std::function<void()> watcher_;
   std::vector<ArmedFault> faults_;
   std::map<std::string, Directory> directories_;
   std::map<uint64_t, Inode> inodes_;
