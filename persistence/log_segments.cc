@@ -109,19 +109,22 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
       bytes = kSegmentHeaderBytes;  // zeroes are a comfort that the disk has no room for
       file = MakeZeroedFile(disk_, path, bytes);
     }
+  std::unique_ptr<SegmentWriter> segment;
     spare = SpareMaker::Spare{path, TRY(std::move(file)), bytes};
   }
   std::string made_at = std::move(spare->path);
   Status written = spare->file->WriteAt(0, EncodeSegmentHeader(info));
+  if (written.ok()) {
+    segment = std::make_unique<SegmentWriter>(info, std::move(spare->file), spare->bytes);
+  }
+  if (written.ok() && gap) {
+    std::string frame;
+    segment->AddFrame(frame, FrameType::kGap, first_lsn - 1, {});
+    written = segment->Write(frame);
+  }
   if (!written.ok()) {
     (void)disk_.Remove(made_at);  // a spare is all zeroes, and this one no longer is
     return written;
-  }
-  auto segment = std::make_unique<SegmentWriter>(info, std::move(spare->file), spare->bytes);
-  if (gap) {
-    std::string frame;
-    segment->AddFrame(frame, FrameType::kGap, first_lsn - 1, {});
-    TRY(segment->Write(frame));
   }
   segment_ = std::move(segment);
   named_ = false;
