@@ -106,11 +106,10 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   identity_.shard_count = options_.shard_count;
   if (options_.hash_seed != 0) identity_.hash_seed = options_.hash_seed;
   epoch_ = recovered.last_epoch;
-  number_ = recovered.last_number;
-  taken_numbers_ = recovered.numbers;
-  // A segment that cannot be read may have begun an epoch of its own, and may be read again one
-  // day.
-  for (uint64_t n = number_ + 1; taken_numbers_.count(n) != 0; ++n) ++epoch_;
+  // Past what cannot be read: it is evidence, not to be replaced; and where it can be read again
+  // one day, it is older than what comes now. No number begins more than one epoch.
+  number_ = recovered.numbers.empty() ? 0 : *recovered.numbers.rbegin();
+  epoch_ += number_ - recovered.last_number;
   predecessor_number_ = recovered.last_number;
   ring_epoch_ = recovered.ring_epoch;
   next_lsn_ = recovered.last_in_files + 1;

@@ -15,7 +15,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -262,8 +261,7 @@ class LogImpl final : public Log {
   int64_t looked_at_us_ = 0;  // whether the file still has its name
   uint64_t epoch_ = 0;
   uint64_t number_ = 0;
-  std::set<uint64_t> taken_numbers_;  // names that were there at the start
-  uint64_t ring_epoch_ = 0;           // for headers while an old ring is being emptied
+  uint64_t ring_epoch_ = 0;  // for headers while an old ring is being emptied
   uint64_t predecessor_number_ = 0;
   uint32_t predecessor_crc_ = 0;
   Lsn next_lsn_ = 1;       // to be written

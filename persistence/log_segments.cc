@@ -68,10 +68,7 @@ Status LogImpl::OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
 // Puts a new file with its header where it has no meaning yet; yields its path.
 Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
   SegmentInfo info;
-  do {
-    ++number_;  // past damaged files: they are evidence, not to be replaced
-  } while (taken_numbers_.count(number_) != 0);
-  info.number = number_;
+  info.number = ++number_;
   info.name = SegmentName(info.number);
   info.path = Path(info.name);
   info.format_version = kFormatVersion;

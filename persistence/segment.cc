@@ -13,6 +13,7 @@ namespace {
 constexpr std::string_view kPrefix = "wal-";
 constexpr std::string_view kSuffix = ".log";
 constexpr size_t kDigits = 20;  // of the largest 64-bit number: names sort like numbers
+constexpr uint64_t kSegmentNumberMax = ~uint64_t{0} / 2;
 
 }  // namespace
 
@@ -28,8 +29,13 @@ std::optional<uint64_t> SegmentNumber(std::string_view name) {
   uint64_t number = 0;
   for (const char digit : name.substr(kPrefix.size(), kDigits)) {
     if (digit < '0' || digit > '9') return std::nullopt;
-    number = number * 10 + static_cast<uint64_t>(digit - '0');
+    if (__builtin_mul_overflow(number, 10, &number) ||
+        __builtin_add_overflow(number, static_cast<uint64_t>(digit - '0'), &number)) {
+      return std::nullopt;
+    }
   }
+  // No log comes so far; and the next segments are to have numbers too.
+  if (number > kSegmentNumberMax) return std::nullopt;
   return number;
 }
 

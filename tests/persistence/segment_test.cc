@@ -44,7 +44,8 @@ TEST(SegmentTest, NamesSortLikeNumbers) {
   EXPECT_EQ(SegmentNumber("wal-00000000000000000010.log"), 10u);
   EXPECT_LT(SegmentName(9), SegmentName(10));
   for (const char* name : {"wal-1.log", "wal-0000000000000000001x.log", "spare.zero", "lock",
-                           "wal-00000000000000000001.log.torn", "wal-00000000000000000001.tmp"}) {
+                           "wal-00000000000000000001.log.torn", "wal-00000000000000000001.tmp",
+                           "wal-18446744073709551615.log", "wal-18446744073709551617.log"}) {
     EXPECT_FALSE(SegmentNumber(name)) << name;
   }
 }
