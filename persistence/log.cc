@@ -137,7 +137,7 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
     awaits_checkpoint_.store(true, std::memory_order_release);
     state_.store(State::kDegraded, std::memory_order_release);
   }
-  TRY(KeepTornBytes(recovered));
+  TRY(KeepTornBytes(recovered, &report));
   TRY(ReplaceRing(recovered, &report));
 
   const Lsn last = next_lsn_ - 1;
@@ -195,34 +195,48 @@ Status LogImpl::WriteRecovered(const Recovered& recovered) {
   return segment_->Sync();
 }
 
-// The torn end of the last segment becomes a file of its own; its zeroed space is given back.
-Status LogImpl::KeepTornBytes(const Recovered& recovered) {
-  if (recovered.last_path.empty() || recovered.last_good_bytes < kSegmentHeaderBytes) {
+// The torn end of the last segment becomes a file of its own; its zeroed space is given back. What
+// is corrupt there, or was not readable, is kept in the same way. Where that cannot be done the
+// bytes stay where they are: the new epoch cuts them off.
+Status LogImpl::KeepTornBytes(const Recovered& recovered, RecoveryReport* report) {
+  const uint64_t end = recovered.last_good_bytes;
+  if (recovered.last_path.empty() || end < kSegmentHeaderBytes) return Status::Ok();
+  auto file = TRY(disk_.Open(recovered.last_path, OpenMode::kReadWrite));
+  const uint64_t size = TRY(file->Size());
+  if (size <= end) return Status::Ok();
+  Status kept = CopyTail(*file, end, size, recovered.last_path + ".torn");
+  if (!kept.ok()) {
+    report->warnings.push_back("what stands behind the last good record of " + recovered.last_path +
+                               " stays there: " + std::string(kept.message()));
     return Status::Ok();
   }
-  auto file = TRY(disk_.Open(recovered.last_path, OpenMode::kReadWrite));
-  if (recovered.torn_bytes > 0) {
-    const std::string path = recovered.last_path + ".torn";
-    Status removed = disk_.Remove(path);  // of an earlier try
-    if (!removed.ok() && removed.system_errno() != ENOENT) return removed;
-    auto torn = TRY(disk_.Open(path, OpenMode::kCreate));
-    std::string bytes(kCopyBytes, '\0');
-    for (uint64_t done = 0; done < recovered.torn_bytes;) {
-      const size_t step = std::min<uint64_t>(bytes.size(), recovered.torn_bytes - done);
-      const size_t got = TRY(file->ReadAt(recovered.last_good_bytes + done, {bytes.data(), step}));
-      if (got == 0) break;
-      TRY(torn->WriteAt(done, std::string_view(bytes).substr(0, got)));
-      done += got;
-    }
-    TRY(torn->SyncData());
-    TRY(disk_.SyncDirectory(options_.directory));
-  }
-  const uint64_t size = TRY(file->Size());
-  if (size > recovered.last_good_bytes) {
-    TRY(file->Truncate(recovered.last_good_bytes));
-    metrics_.total_bytes -= std::min(metrics_.total_bytes, size - recovered.last_good_bytes);
-  }
+  TRY(file->Truncate(end));
+  metrics_.total_bytes -= std::min(metrics_.total_bytes, size - end);
   return Status::Ok();
+}
+
+// Copies what is not zero between two places of a file into a new one; none is made for zeroes.
+Status LogImpl::CopyTail(File& file, uint64_t begin, uint64_t end, const std::string& path) {
+  std::unique_ptr<File> copy;
+  std::string buffer(kCopyBytes, '\0');
+  for (uint64_t at = begin; at < end;) {
+    const size_t step = std::min<uint64_t>(buffer.size(), end - at);
+    const size_t got = TRY(file.ReadAt(at, {buffer.data(), step}));
+    if (got == 0) break;
+    const size_t last = std::string_view(buffer).substr(0, got).find_last_not_of('\0');
+    if (last != std::string::npos) {
+      if (copy == nullptr) {
+        Status removed = disk_.Remove(path);  // of an earlier try
+        if (!removed.ok() && removed.system_errno() != ENOENT) return removed;
+        copy = TRY(disk_.Open(path, OpenMode::kCreate));
+      }
+      TRY(copy->WriteAt(at - begin, std::string_view(buffer).substr(0, last + 1)));
+    }
+    at += got;
+  }
+  if (copy == nullptr) return Status::Ok();
+  TRY(copy->SyncData());
+  return disk_.SyncDirectory(options_.directory);
 }
 
 // Checkpoints of a time that is left out would one day be taken for one of the time to come.
@@ -560,7 +574,7 @@ Metrics LogImpl::metrics() const {
   copy.durable_lsn = durable_lsn();
   copy.entries_appended = copy.last_lsn - std::min(copy.last_lsn, copy.entries_appended);
   const uint64_t head = head_.load(std::memory_order_relaxed);
-  copy.bytes_appended = head;
+  copy.bytes_appended = head + heap_appended_.load(std::memory_order_relaxed);
   copy.ring_used_bytes = head - std::min(head, tail_.load(std::memory_order_relaxed));
   copy.appends_dropped = dropped_.load(std::memory_order_relaxed);
   copy.resumable = resumable();

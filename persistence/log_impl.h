@@ -108,7 +108,8 @@ class LogImpl final : public Log {
 
   // --- starting (log.cc)
   Status ReplaceRing(Recovered& recovered, RecoveryReport* report);
-  Status KeepTornBytes(const Recovered& recovered);
+  Status KeepTornBytes(const Recovered& recovered, RecoveryReport* report);
+  Status CopyTail(File& file, uint64_t begin, uint64_t end, const std::string& path);
   Status SetAsideCheckpoints(const Recovered& recovered);
   Status SyncRecovered(const Recovered& recovered);
   Status WriteRecovered(const Recovered& recovered);

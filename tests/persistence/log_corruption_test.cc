@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <functional>
 #include <iostream>
@@ -470,6 +471,86 @@ TEST(LogCorruptionTest, DoesNotResynchroniseInsideAPayload) {
                 [&, file = path](SimDisk& copy) { copy.FlipBit(file, at * 8 + at % 8); });
     if (HasFatalFailure()) return;
   }
+}
+
+// A segment whose header cannot be read, behind numbers that nobody has: what comes now goes behind
+// it, and is not cut off by it where it can be read again one day.
+TEST(LogCorruptionTest, GoesOnBehindTheLastSegmentThatCannotBeRead) {
+  const Original original = StoppedLog();
+  const std::string& last_bytes = original.files.rbegin()->second;
+  wal::SegmentInfo unreadable;
+  unreadable.number = 3;
+  wal::DecodeSegmentHeader(last_bytes, &unreadable);
+  ASSERT_EQ(unreadable.problem, "");
+  unreadable.number = 6;
+  unreadable.epoch += 3;
+  unreadable.first_lsn = original.records.rbegin()->first + 1;
+  unreadable.predecessor_number = 3;
+  const std::string header = wal::EncodeSegmentHeader(unreadable);
+  const std::string path = std::string(kLogDirectory) + "/" + wal::SegmentName(6);
+
+  auto disk = original.Disk();
+  disk->PutFile(path, header);
+  disk->ZeroSector(path, 0);
+  wal::Options options = LogOptions(SyncPolicy::kSync);
+  Records records = original.records;
+  {
+    Boot boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.log->metrics().segment_number, 7u);
+    EXPECT_GT(boot.log->metrics().epoch, unreadable.epoch);
+    const Lsn lsn = boot.log->Append(wal::RecordType::kEffect, 3, "new");
+    ASSERT_TRUE(WaitDurable(*boot.log, lsn));
+    records[lsn] = {wal::RecordType::kEffect, 3, "new"};
+    ASSERT_TRUE(boot.log->Stop().ok());
+  }
+  options.recovery = RecoveryMode::kStrict;
+  auto still = disk->PowerCut();
+  auto again = disk->PowerCut();
+  again->PutFile(path, header);
+  for (SimDisk* const one : {still.get(), again.get()}) {
+    Boot boot = BootLog(*one, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records, records);
+    EXPECT_TRUE(boot.report.lost.empty());
+  }
+}
+
+// Where a part of the log is not to be read for the time of a start, `salvage` goes on without it.
+// Its bytes stay for the day on which they can be read again.
+TEST(LogCorruptionTest, AStartKeepsTheBytesThatItCannotRead) {
+  SimDisk disk({.survivors = Survivors::kAll});
+  Promise promise;
+  wal::Options options = LogOptions(SyncPolicy::kSync);
+  options.max_segment_bytes = 4 << 20;
+  std::unique_ptr<SimDisk> killed;
+  {
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    for (int i = 0; i < 30; ++i) {
+      ASSERT_TRUE(WaitDurable(*boot.log, promise.Append(*boot.log, 100000)));
+    }
+    killed = disk.PowerCut();
+  }
+  uint64_t losses = 0;
+  bool failed = true;
+  for (uint64_t nth = 1; failed; ++nth) {
+    SCOPED_TRACE(testing::Message() << "read " << nth << " fails twice");
+    auto hurt = killed->PowerCut();
+    for (int i = 0; i < 2; ++i) hurt->AddFault({.calls = kRead, .nth = nth, .error = EIO});
+    Boot boot = BootLog(*hurt, options);
+    failed = hurt->failed_calls() > 0;
+    if (boot.log == nullptr) continue;
+    losses += boot.report.lost.empty() ? 0 : 1;
+    ASSERT_TRUE(boot.log->Stop().ok());
+    boot.log.reset();
+    std::string all;
+    for (const std::string& path : hurt->Paths()) all += hurt->Contents(path);
+    for (const auto& [lsn, record] : promise.appended()) {
+      ASSERT_NE(all.find(record.payload), std::string::npos) << "LSN " << lsn << " is destroyed";
+    }
+  }
+  EXPECT_GT(losses, 0u);
 }
 
 }  // namespace
