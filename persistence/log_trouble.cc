@@ -100,6 +100,10 @@ Status LogImpl::BeginAfterFailure() {
   // A write that failed may go better the next time; what cannot be read is lost, and the next
   // start reports it.
   if (begun.system_errno() != 0 || !copies) return begun;
+  LogError(
+      "a segment of the log failed and cannot be read back: what it held and no sync covered " +
+          LostText(first, freed) + ", is lost",
+      {{"segment", failed_->name}, {"error", begun.message()}});
   failed_.reset();
   return BeginAfterFailure();
 }
@@ -114,7 +118,7 @@ Status LogImpl::CopyBack(Lsn first, Lsn last) {
   Lsn wanted = first;
   for (uint64_t at = kSegmentHeaderBytes; wanted <= last;) {
     FrameHeader header;
-    if (bytes.size() - at < sizeof(header)) break;
+    if (at + sizeof(header) > bytes.size()) break;
     std::memcpy(&header, bytes.data() + at, sizeof(header));
     const uint64_t frame_bytes = FrameBytes(header.length);
     if (header.type == 0 || frame_bytes > bytes.size() - at) break;
