@@ -160,6 +160,7 @@ class DirectoryReader final : public Reader {
   std::string_view pack_left_;
   uint64_t pack_offset_ = 0;
   uint64_t pack_bytes_ = 0;  // for the first of them to state
+  uint64_t pack_end_ = 0;
 };
 
 Status DirectoryReader::Start(const std::string& directory) {
@@ -456,6 +457,7 @@ Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame)
     pack_left_ = std::string_view(pack_scratch_).substr(0, plain.size());
     pack_offset_ = offset;
     pack_bytes_ = candidate.bytes;
+    pack_end_ = offset + candidate.bytes;
     if (pack_left_.empty()) return false;
     TakePacked(frame);
     return true;
@@ -479,6 +481,7 @@ void DirectoryReader::TakePacked(Frame* frame) {
   std::memcpy(&record, pack_left_.data(), sizeof(record));
   frame->offset = pack_offset_;
   frame->bytes = std::exchange(pack_bytes_, 0);
+  frame->end = pack_end_;
   frame->lsn = record.lsn;
   frame->type = record.type;
   frame->flags = record.flags;
@@ -681,6 +684,7 @@ void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
   frame->shard = header.shard;
   frame->payload = candidate.payload;
   offset_ += candidate.bytes;
+  frame->end = offset_;
   NoteStatement(header, candidate.payload);
   Judge(segment, frame);
   if (IsEnd(header.type) && running_crc_known_ && candidate.payload.size() >= kOldEndPayloadBytes) {

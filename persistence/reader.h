@@ -70,7 +70,8 @@ enum class Verdict : uint8_t {
 struct Frame {
   const SegmentInfo* segment = nullptr;  // null: between segments (kMissing)
   uint64_t offset = 0;                   // in the file
-  uint64_t bytes = 0;                    // framing and padding included
+  uint64_t bytes = 0;  // framing and padding included; of a PACK's records the first has all
+  uint64_t end = 0;    // in the file, of the bytes that hold it; 0 unless kGood or kCut
   Verdict verdict = Verdict::kGood;
   Lsn lsn = 0;       // a record: its own; a frame of the writer: of the record before it
   uint8_t type = 0;  // FrameType of record.h; of a run of bad bytes 0

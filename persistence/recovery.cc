@@ -332,7 +332,7 @@ Status Recovery::TakeFrame(const Frame& frame) {
     case Verdict::kMissing:
       return Lost(frame.lost_first, frame.lost_last, Where(frame), frame.reason);
   }
-  found_.last_good_bytes = std::max(found_.last_good_bytes, frame.offset + frame.bytes);
+  found_.last_good_bytes = std::max(found_.last_good_bytes, frame.end);
   stopped_cleanly_ = frame.type == static_cast<uint8_t>(FrameType::kStop);
   if (stopped_cleanly_ || frame.type == static_cast<uint8_t>(FrameType::kSeal)) {
     sealed_.insert(frame.segment);
@@ -344,7 +344,7 @@ Status Recovery::TakeFrame(const Frame& frame) {
 // Into the plan.
 void Recovery::TakeRecord(const Frame& frame) {
   Plan::Segment& planned = found_.plan.segments.back();
-  planned.end = std::max(planned.end, frame.offset + frame.bytes);
+  planned.end = std::max(planned.end, frame.end);
   if (frame.skipped) {
     EndPayload end = {};
     std::memcpy(&end, frame.payload.data(), std::min(frame.payload.size(), sizeof(end)));
