@@ -44,6 +44,7 @@ class Recovery {
   Status EnterSegment(const SegmentInfo& segment);
   Status TakeFrame(const Frame& frame);
   void TakeRecord(const Frame& frame);
+  void FinishPlaces();
   void FinishPlan();
   Status ReadRing();
   Status TakeSlot(Lsn lsn, bool* stop);
@@ -308,6 +309,7 @@ Status Recovery::EnterSegment(const SegmentInfo& segment) {
   seen_.push_back(&segment);
   if (segment.after_gap) found_.next_lsn = std::max(found_.next_lsn, segment.first_lsn);
   Plan::Segment& planned = found_.plan.segments.emplace_back();
+  FinishPlaces();
   planned.info = segment;
   planned.read_through = true;
   planned.end = kSegmentHeaderBytes;
@@ -366,14 +368,19 @@ void Recovery::TakeRecord(const Frame& frame) {
 }
 
 // Drops what the checkpoint holds.
+// Of the segment that has been read last; until then they take several times the memory.
+void Recovery::FinishPlaces() {
+  if (found_.plan.segments.empty()) return;
+  const auto& places = found_.plan.segments.back().places;
+  if (places != nullptr) places->Finish();
+}
+
 void Recovery::FinishPlan() {
   Plan& plan = found_.plan;
   std::erase_if(plan.segments, [&](const Plan::Segment& segment) {
+  FinishPlaces();
     return segment.last == 0 || segment.last <= checkpoint_lsn();
   });
-  for (Plan::Segment& segment : plan.segments) {
-    if (segment.places != nullptr) segment.places->Finish();
-  }
   plan.ring_shard_count = found_.identity.shard_count;
   if (!found_.numbers.empty()) plan.last_number = *found_.numbers.rbegin();
   for (const Recovered::RingRecord& record : found_.ring_records) {
