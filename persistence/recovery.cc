@@ -76,8 +76,8 @@ class Recovery {
 
 Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) {
   TRY(ReadHeaders(make_identity));
-  found_.units = CountUnits();
   TRY(OpenReader(/*durable=*/0));
+  found_.units = CountUnits();
   FindRing();
   if (found_.ring != nullptr && !HasVoidGap()) {
     TRY(OpenReader(found_.ring->header().durable_lsn.load(std::memory_order_acquire)));
@@ -170,7 +170,8 @@ std::string Recovery::CheckpointProblem(const CheckpointInfo& checkpoint) {
   return std::string(verified.message());
 }
 
-// Shards of all numbers in use must be unions of units, or parts of them.
+// Shards of all numbers in use must be unions of units, or parts of them. Also of segments that the
+// checkpoint covers: should it turn out to be damaged, they are replayed in the same units.
 uint32_t Recovery::CountUnits() const {
   const uint64_t seed = options_.hash_seed != 0 ? options_.hash_seed : found_.identity.hash_seed;
   uint32_t units = std::has_single_bit(options_.shard_count) ? options_.shard_count : 1;
@@ -181,7 +182,7 @@ uint32_t Recovery::CountUnits() const {
     units = alike ? std::min(units, identity.shard_count) : 1;
   };
   for (const SegmentInfo& segment : reader_->segments()) {
-    if (!segment.problem.empty()) continue;
+    if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
     take(segment.identity, segment.shard_by_hashtag);
     // Where a record stands in a PACK no index tells.
     if ((segment.flags & (kFlagCompressed | kFlagEncrypted)) != 0) units = 1;
