@@ -54,10 +54,7 @@ class Rewriter {
     header.length = static_cast<uint32_t>(payload.size());
     header.crc = BodyCrc(header, payload);
     last_lsn_ = header.lsn;
-    // A VOID tells nothing, so it need not be packed.
-    const bool is_void = header.type == static_cast<uint8_t>(FrameType::kVoid);
-    if (!writer_->packs() || is_void) {
-      TRY(FlushPack());
+    if (!writer_->packs()) {
       writer_->Add(out_, header, payload);
       return out_.size() >= kWriteBytes ? Flush() : Status::Ok();
     }
