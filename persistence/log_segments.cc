@@ -106,10 +106,10 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
       bytes = kSegmentHeaderBytes;  // zeroes are a comfort that the disk has no room for
       file = MakeZeroedFile(disk_, path, bytes);
     }
-  std::unique_ptr<SegmentWriter> segment;
     spare = SpareMaker::Spare{path, TRY(std::move(file)), bytes};
   }
   std::string made_at = std::move(spare->path);
+  std::unique_ptr<SegmentWriter> segment;
   Status written = spare->file->WriteAt(0, EncodeSegmentHeader(info));
   if (written.ok()) {
     segment = std::make_unique<SegmentWriter>(info, std::move(spare->file), spare->bytes);
@@ -177,13 +177,13 @@ Status LogImpl::NameSegment(const std::string& made_at) {
   return Status::Ok();
 }
 
-// --- retiring ------------------------------------------------------------------------------------
-
-// The file at hand is written no more.
 Status LogImpl::SyncDirectory() {
   return TimeCall([this] { return disk_.SyncDirectory(options_.directory); });
 }
 
+// --- retiring ------------------------------------------------------------------------------------
+
+// The file at hand is written no more.
 void LogImpl::LeaveSegment() {
   if (segment_ == nullptr) return;
   if (named_) {

@@ -309,8 +309,8 @@ Status Recovery::EnterSegment(const SegmentInfo& segment) {
   if (!segment.problem.empty()) return Status::Ok();
   seen_.push_back(&segment);
   if (segment.after_gap) found_.next_lsn = std::max(found_.next_lsn, segment.first_lsn);
-  Plan::Segment& planned = found_.plan.segments.emplace_back();
   FinishPlaces();
+  Plan::Segment& planned = found_.plan.segments.emplace_back();
   planned.info = segment;
   planned.read_through = true;
   planned.end = kSegmentHeaderBytes;
@@ -368,7 +368,6 @@ void Recovery::TakeRecord(const Frame& frame) {
   planned.places->Add(frame.type, frame.shard, frame.payload, frame.offset);
 }
 
-// Drops what the checkpoint holds.
 // Of the segment that has been read last; until then they take several times the memory.
 void Recovery::FinishPlaces() {
   if (found_.plan.segments.empty()) return;
@@ -376,10 +375,11 @@ void Recovery::FinishPlaces() {
   if (places != nullptr) places->Finish();
 }
 
+// Drops what the checkpoint holds.
 void Recovery::FinishPlan() {
   Plan& plan = found_.plan;
-  std::erase_if(plan.segments, [&](const Plan::Segment& segment) {
   FinishPlaces();
+  std::erase_if(plan.segments, [&](const Plan::Segment& segment) {
     return segment.last == 0 || segment.last <= checkpoint_lsn();
   });
   plan.ring_shard_count = found_.identity.shard_count;
