@@ -274,7 +274,6 @@ Status LogImpl::ReplaceRing(Recovered& recovered, RecoveryReport* report) {
 // --- appending -----------------------------------------------------------------------------------
 
 void LogImpl::LockReservation() {
-  if (options_.single_thread) return;
   int tries = 0;
   while (reservation_.exchange(true, std::memory_order_acquire)) {
     while (reservation_.load(std::memory_order_relaxed)) {
@@ -285,9 +284,7 @@ void LogImpl::LockReservation() {
   }
 }
 
-void LogImpl::UnlockReservation() {
-  if (!options_.single_thread) reservation_.store(false, std::memory_order_release);
-}
+void LogImpl::UnlockReservation() { reservation_.store(false, std::memory_order_release); }
 
 bool LogImpl::SecureRoom(size_t payload_bytes) {
   const uint64_t used =

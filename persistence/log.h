@@ -60,7 +60,6 @@ struct Options {
   uint32_t shard_count = 1024;              // of the records from now on
   uint64_t hash_seed = 0;         // likewise; 0: the log's own, a random one for a new log
   bool shard_by_hashtag = false;  // how the caller finds a key's shard: stated in the headers
-  bool single_thread = false;     // one appender: no lock around the reservation
   Compression compression = Compression::kNone;
   std::shared_ptr<const KeyRing> keys;  // null or empty: nothing is encrypted
   uint64_t keep_segments = 0;           // segments retained that no checkpoint needs

@@ -2,7 +2,8 @@
 // publish; the writer's thread drains, writes, syncs and frees (log_writer.cc), keeps the files
 // (log_segments.cc) and meets the disk's failures (log_trouble.cc).
 //
-// Locks: `reservation` orders appenders (elided with one); `release_mutex_` guards what decides
+// Locks: `reservation` orders appenders, and the writer where it gives the ring up (an uncontended
+// one costs a few ns, so it is taken with one loop too); `release_mutex_` guards what decides
 // release_lsn and the heap records, and is taken inside the reservation where both are;
 // `control_mutex_` guards the figures. None is held over I/O.
 #pragma once

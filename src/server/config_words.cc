@@ -104,7 +104,7 @@ wal::RecoveryMode RecoveryModeOf(WalRecovery mode) {
 
 }  // namespace
 
-Result<wal::Options> LogOptions(const Config& config, bool single_thread) {
+Result<wal::Options> LogOptions(const Config& config) {
   wal::Options options;
   options.directory = config.wal_dir;
   options.max_segment_bytes = config.wal_max_segment_size;
@@ -117,7 +117,6 @@ Result<wal::Options> LogOptions(const Config& config, bool single_thread) {
   options.ring_directory = config.wal_ring_dir;
   options.shard_count = static_cast<uint32_t>(config.shards);
   options.shard_by_hashtag = config.shard_by_hashtag;
-  options.single_thread = single_thread;
   options.compression = CompressionOf(config.wal_compression);
   options.keys = TRY(wal::KeyRing::Load(config.wal_encryption_key_file));
   options.keep_segments = static_cast<uint64_t>(config.wal_keep_segments);

@@ -16,6 +16,6 @@ wal::Compression CompressionOf(WalCompression compression);
 
 // The log's options as the configuration states them. Reads the key file, if there is one; the
 // error says what is wrong with it.
-Result<wal::Options> LogOptions(const Config& config, bool single_thread);
+Result<wal::Options> LogOptions(const Config& config);
 
 }  // namespace crab

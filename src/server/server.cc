@@ -151,7 +151,7 @@ Status Server::OpenLog(Loader::Hook hook) {
     return Status::Ok();
   }
   recovery_begin_us_ = RealClock().MonotonicUs();
-  const wal::Options log_options = TRY(LogOptions(config_, world_->loops() == 1));
+  const wal::Options log_options = TRY(LogOptions(config_));
   std::unique_ptr<wal::Backlog> backlog;
   log_ = TRY(wal::Log::Open(disk_, log_options, &backlog));
   wal_keys_ = log_options.keys;
@@ -736,7 +736,7 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
 }
 
 Status Server::StartLog(const Config& config) {
-  wal::Options options = TRY(LogOptions(config, world_->loops() == 1));
+  wal::Options options = TRY(LogOptions(config));
   options.hash_seed = keyspace_->options().hash_seed;
   // What an earlier log holds is superseded by the checkpoint, and so is any damage to it.
   options.recovery = wal::RecoveryMode::kSalvage;
