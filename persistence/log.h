@@ -67,7 +67,7 @@ struct Options {
   // Begins behind a gap, as after a time without the log: what is in the directory is not recovered
   // and is void once a checkpoint at or above the first LSN is published.
   bool after_gap = false;
-  uint32_t retry_ms = 2000;  // between tries of a disk that failed; doubled up to 32 times while
+  uint32_t retry_ms = 2000;  // between tries of a disk that failed; doubled, up to 32-fold, while
                              // each recovery ends in the next failure
   uint32_t heartbeat_ms = 1000;  // a log that is quiet for so long states what is durable
   // Called on the writer's thread where `on_error` is kExit, and expected not to return. Empty:
