@@ -401,6 +401,7 @@ Lsn LogImpl::AppendHeap(uint8_t type, uint16_t shard, std::string payload) {
   last_lsn_.store(lsn, std::memory_order_release);
   UnlockReservation();
   heap_bytes_.fetch_add(payload_bytes, std::memory_order_relaxed);
+  heap_appended_.fetch_add(payload_bytes, std::memory_order_relaxed);
   record->header.crc = BodyCrc(record->header, record->payload);
   if (slot != nullptr) slot->state.store(SlotState::kHeapPublished, std::memory_order_release);
   record->published.store(true, std::memory_order_release);

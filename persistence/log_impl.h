@@ -211,6 +211,7 @@ class LogImpl final : public Log {
   alignas(64) std::atomic<uint64_t> tail_{0};
   std::atomic<bool> room_wanted_{false};
   std::atomic<uint64_t> heap_bytes_{0};
+  std::atomic<uint64_t> heap_appended_{0};  // since the start; what went through the ring is head_
 
   // How the writer sleeps and is woken. Records up to `kicked_lsn_` are waited for.
   alignas(64) std::atomic<uint32_t> wake_word_{0};
