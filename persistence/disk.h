@@ -23,9 +23,9 @@ class Mapping {
  public:
   virtual ~Mapping() = default;
   std::string_view bytes() const { return bytes_; }
-  // Brings the bytes [offset, offset + count) into memory, so that reading them neither waits for
-  // the disk nor dies of it: an error of the disk is a Status here. To be called before they are
-  // touched. Any thread.
+  // Brings the bytes [offset, offset + count) into memory before they are touched, so that reading
+  // them does not wait for the disk, and an error of the disk is a Status here. A page that the
+  // kernel drops after that and cannot read again is still a SIGBUS. Any thread.
   virtual Status Load(uint64_t offset, uint64_t count) = 0;
 
  protected:

@@ -283,13 +283,12 @@ def options():
     return chosen
 
 
-def main():
-    chosen = options()
-    bench = Bench(chosen)
+def measure_sections(bench, sections):
+    """Measures each section, prints its rows as they come, and returns how each compares."""
     print("| measure | unit | reference | CrabCache | ratio (spread) | goal | |")
     print("| --- | --- | ---: | ---: | ---: | ---: | --- |", flush=True)
     marks = []
-    for section in chosen.only.split(","):
+    for section in sections:
         started = time.monotonic()
         progress(f"{section}:")
         for row, mark in (each.row() for each in getattr(bench, section)()):
@@ -297,10 +296,21 @@ def main():
             marks.append(mark)
         progress(f"({time.monotonic() - started:.0f} s)\n")
     print()
-    print("The reference is redis-server, except where the row names our own log off.\n")
-    print("\n".join(conditions(chosen)))
+    return marks
+
+
+def count_goals(marks):
     # A measurement that falls short is a fact to print, not a failed run.
     print(f"\n{marks.count('pass')} goals reached, {marks.count('short')} short")
+
+
+def main():
+    chosen = options()
+    bench = Bench(chosen)
+    marks = measure_sections(bench, chosen.only.split(","))
+    print("The reference is redis-server, except where the row names our own log off.\n")
+    print("\n".join(conditions(chosen)))
+    count_goals(marks)
 
 
 if __name__ == "__main__":

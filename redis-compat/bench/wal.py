@@ -20,7 +20,17 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bench import measure  # noqa: E402
-from bench.run import OURS_OFF, THEIRS_OFF, Bench, Measure, conditions, figure, progress  # noqa: E402
+from bench.run import (  # noqa: E402
+    OURS_OFF,
+    THEIRS_OFF,
+    Bench,
+    Measure,
+    conditions,
+    count_goals,
+    figure,
+    measure_sections,
+    progress,
+)
 from support.resp import Closed, Connection, Slow, encode  # noqa: E402
 from support.servers import CRABCACHE, REDIS, ROOT  # noqa: E402
 
@@ -401,17 +411,7 @@ def options():
 def main():
     chosen = options()
     bench = WalBench(chosen)
-    print("| measure | unit | reference | CrabCache | ratio (spread) | goal | |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | --- |", flush=True)
-    marks = []
-    for section in chosen.only.split(","):
-        started = time.monotonic()
-        progress(f"{section}:")
-        for row, mark in (each.row() for each in getattr(bench, section)()):
-            print(row, flush=True)
-            marks.append(mark)
-        progress(f"({time.monotonic() - started:.0f} s)\n")
-    print()
+    marks = measure_sections(bench, chosen.only.split(","))
     print("The reference is redis-server, except where the row names another: our own log off, idle, no")
     print("stall, or the floor of the machine.\n")
     print("\n".join(conditions(chosen)))
@@ -420,8 +420,7 @@ def main():
         f"{figure(CHECKPOINT_BYTES * chosen.scale)} B in values of {CHECKPOINT_VALUE_BYTES} B, a load "
         f"of half reads, half writes at {LOAD_PART:.0%} of its maximum; scale {chosen.scale:g}"
     )
-    # A measurement that falls short is a fact to print, not a failed run.
-    print(f"\n{marks.count('pass')} goals reached, {marks.count('short')} short")
+    count_goals(marks)
 
 
 if __name__ == "__main__":

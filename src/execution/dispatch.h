@@ -36,7 +36,7 @@ struct Execution {
   // Set by the checkpoint while its queue is full: whoever may have to save what he changes waits
   // before he runs. Relaxed: a command more or less does not matter, and who waits is woken.
   std::atomic<bool> snapshot_full{false};
-  std::atomic<uint64_t> snapshot_waits{0};  // commands that found it so
+  std::atomic<uint64_t> snapshot_waits{0};  // how often it was found so, each look counted
 
   uint64_t maxmemory = 0;  // bytes, 0 = no limit
   int maxmemory_samples = 5;
@@ -106,7 +106,7 @@ class Dispatcher {
   }
 
   const DispatchStats& stats() const { return stats_; }
-  // Changes that found a log which kept them no more: it had degraded. Only ever grows.
+  // Changes that no log has: it had degraded, or is off. Only ever grows.
   uint64_t unlogged() const { return unlogged_; }
   void ResetStats();
 
