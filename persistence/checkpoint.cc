@@ -247,7 +247,7 @@ class FileWriter final : public CheckpointWriter {
     if (published_) return;
     file_.reset();
     // Where it cannot be removed, the next writer does.
-    (void)disk_.Remove(TemporaryPath(directory_)).ok();
+    (void)disk_.Remove(TemporaryPath(directory_));
   }
 
   Status Add(uint16_t shard, std::string_view effects, uint64_t entries) override {
@@ -372,12 +372,6 @@ class FileReader final : public CheckpointReader {
       : mapping_(std::move(mapping)), outline_(std::move(outline)), keys_(std::move(keys)) {}
 
   const CheckpointInfo& info() const override { return outline_.info; }
-
-  uint64_t ShardBytes(uint16_t shard) const override {
-    uint64_t bytes = 0;
-    for (const Chunk& chunk : ChunksOf(shard, uint32_t{shard} + 1)) bytes += chunk.bytes;
-    return bytes;
-  }
 
   Status ForEachChunk(uint32_t first_shard, uint32_t last_shard, const Take& take) override {
     const std::vector<Chunk> chunks = ChunksOf(first_shard, last_shard);

@@ -126,8 +126,6 @@ class CheckpointReader {
   virtual ~CheckpointReader() = default;
 
   virtual const CheckpointInfo& info() const = 0;
-  // Bytes of the chunks of this shard in the file.
-  virtual uint64_t ShardBytes(uint16_t shard) const = 0;
   // Checks every chunk of the shards [first, last), then gives the plain bytes of each to `take`,
   // in file order. An error before the first one is given is damage; one behind it is a disk that
   // reads a second time what it did not read the first.

@@ -350,10 +350,6 @@ Codec::Codec(Compression compression, std::shared_ptr<const KeyRing> keys)
 
 Codec::~Codec() = default;
 
-bool Codec::active() const {
-  return state_->compression != Compression::kNone || state_->encrypts();
-}
-
 Status Codec::Pack(std::string_view plain, std::string_view context, std::string* out,
                    uint8_t* flags) {
   *flags = 0;

@@ -61,8 +61,6 @@ class Codec {
   Codec(const Codec&) = delete;
   Codec& operator=(const Codec&) = delete;
 
-  // Whether Pack changes anything.
-  bool active() const;
   // Appends the packed form of `plain` to `out` and tells by `flags` (kFlag...) what was done.
   // Bytes that compression does not make smaller stay as they are. `context` (what is known of the
   // place before it is packed) is authenticated with them and the flags when they are encrypted,
