@@ -226,10 +226,6 @@ class Stream:
     def guarded(self, command):
         """The command, unless it would grow a string by hundreds of megabytes or expire a key soon."""
         name = command[0].upper()
-        if name in (b"SETRANGE", b"SETBIT") and len(command) > 2:
-            if re.fullmatch(rb"[0-9]+", command[2]):
-                if LARGEST_OFFSET < int(command[2]) < 536870912 * (8 if name == b"SETBIT" else 1):
-                    command[2] = b"%d" % LARGEST_OFFSET
         for i, arg in enumerate(command):
             # A damaged SET k v EX 1 would expire on one side while the other is being asked.
             before = command[i - 1].upper() if i else b""
@@ -238,6 +234,11 @@ class Stream:
             ):
                 if re.fullmatch(rb"[0-9]+", arg) and 0 < int(arg) < 100_000:
                     command[i] = b"%d" % (self.random.randrange(1000, 100_000) * 1000)
+        # Last, since the number of a SETRANGE may stand behind a key named PX.
+        if name in (b"SETRANGE", b"SETBIT") and len(command) > 2:
+            if re.fullmatch(rb"[0-9]+", command[2]):
+                if LARGEST_OFFSET < int(command[2]) < 536870912 * (8 if name == b"SETBIT" else 1):
+                    command[2] = b"%d" % LARGEST_OFFSET
         if name in (b"DEBUG", b"SHUTDOWN"):
             command[0] = b"PING"
         return command
