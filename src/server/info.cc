@@ -291,19 +291,20 @@ void PersistenceSection(Server& server, Page& page) {
   const bool rewriting = checkpointer.rewrite_running();
   const auto seconds = [](int64_t ms) { return ms < 0 ? -1 : ms / 1000; };
   // What a checkpoint holds in memory beyond the data, which Redis' copy-on-write pages are, too.
-  page.Field("current_cow_peak", checkpointer.running() ? facts.queue_peak_bytes : 0);
-  page.Field("current_cow_size", facts.queue_bytes);
+  page.Field("current_cow_peak", checkpointer.running() ? facts.job.queue_peak_bytes : 0);
+  page.Field("current_cow_size", facts.job.queue_bytes);
   page.Field("current_cow_size_age", 0);
-  page.Print("current_fork_perc", "%.2f",
-             facts.keys_total == 0 ? 0.0 : 100.0 * Ratio(facts.keys_done, facts.keys_total));
-  page.Field("current_save_keys_processed", facts.keys_done);
-  page.Field("current_save_keys_total", facts.keys_total);
+  page.Print(
+      "current_fork_perc", "%.2f",
+      facts.job.keys_total == 0 ? 0.0 : 100.0 * Ratio(facts.job.keys_done, facts.job.keys_total));
+  page.Field("current_save_keys_processed", facts.job.keys_done);
+  page.Field("current_save_keys_total", facts.job.keys_total);
   page.Field("rdb_changes_since_last_save", facts.changes_since_save);
   page.Field("rdb_bgsave_in_progress", saving ? 1 : 0);
   page.Field("rdb_last_save_time", facts.last_save_ms / 1000);
   page.Field("rdb_last_bgsave_status", facts.save.last_ok ? "ok" : "err");
   page.Field("rdb_last_bgsave_time_sec", seconds(facts.save.last_ms));
-  page.Field("rdb_current_bgsave_time_sec", saving ? seconds(facts.running_ms) : -1);
+  page.Field("rdb_current_bgsave_time_sec", saving ? seconds(facts.job.running_ms) : -1);
   page.Field("rdb_saves", facts.save.done);
   page.Field("rdb_last_cow_size", facts.save.last_peak_bytes);
   page.Field("rdb_last_load_keys_expired", 0);
@@ -312,7 +313,7 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("aof_rewrite_in_progress", rewriting ? 1 : 0);
   page.Field("aof_rewrite_scheduled", checkpointer.rewrite_scheduled() ? 1 : 0);
   page.Field("aof_last_rewrite_time_sec", seconds(facts.rewrite.last_ms));
-  page.Field("aof_current_rewrite_time_sec", rewriting ? seconds(facts.running_ms) : -1);
+  page.Field("aof_current_rewrite_time_sec", rewriting ? seconds(facts.job.running_ms) : -1);
   page.Field("aof_last_bgrewrite_status", facts.rewrite.last_ok ? "ok" : "err");
   page.Field("aof_rewrites", facts.rewrite.done);
   page.Field("aof_rewrites_consecutive_failures", facts.rewrite.failed_in_a_row);
@@ -356,15 +357,14 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("wal_checkpoint_scheduled",
              checkpointer.save_scheduled() || checkpointer.rewrite_scheduled() ? 1 : 0);
   const bool any = checkpointer.running() || facts.duration_ms >= 0 || !facts.last_ok;
-  page.Field("wal_checkpoint_reason",
-             any ? Checkpointer::ReasonName(checkpointer.reason()) : "none");
-  page.Field("wal_checkpoint_current_lsn", facts.running_lsn);
-  page.Field("wal_checkpoint_current_ms", facts.running_ms);
-  page.Field("wal_checkpoint_file_bytes", facts.file_bytes);
-  page.Field("wal_checkpoint_queue_bytes", facts.queue_bytes);
-  page.Field("wal_checkpoint_queue_peak_bytes", facts.queue_peak_bytes);
-  page.Field("wal_checkpoint_pre_image_entries", facts.saved_entries);
-  page.Field("wal_checkpoint_pre_image_bytes", facts.saved_bytes);
+  page.Field("wal_checkpoint_reason", any ? ReasonName(checkpointer.reason()) : "none");
+  page.Field("wal_checkpoint_current_lsn", facts.job.lsn);
+  page.Field("wal_checkpoint_current_ms", facts.job.running_ms);
+  page.Field("wal_checkpoint_file_bytes", facts.job.file_bytes);
+  page.Field("wal_checkpoint_queue_bytes", facts.job.queue_bytes);
+  page.Field("wal_checkpoint_queue_peak_bytes", facts.job.queue_peak_bytes);
+  page.Field("wal_checkpoint_pre_image_entries", facts.job.saved_entries);
+  page.Field("wal_checkpoint_pre_image_bytes", facts.job.saved_bytes);
   page.Field("wal_checkpoint_writer_waits",
              server.execution().snapshot_waits.load(std::memory_order_relaxed));
   page.Field("wal_checkpoint_lsn", facts.lsn);

@@ -101,7 +101,7 @@ void Loop::Walk(bool served_requests) {
   const bool more = server_.checkpointer().Walk(index_);
   world_.Exit(index_);
   const uint64_t end_cycles = __rdtsc();
-  walk_not_before_cycles_ = end_cycles + (end_cycles - begin_cycles) * Checkpointer::kRestQuanta;
+  walk_not_before_cycles_ = end_cycles + (end_cycles - begin_cycles) * CheckpointJob::kRestQuanta;
   if (more) return;
   walking_ = false;
   uv_idle_stop(&walk_);

@@ -66,7 +66,7 @@ class Engine : public SnapshotSink {
   // Of the last command: what its reply waits for.
   wal::Lsn gate() const { return client_.gate; }
 
-  // A checkpoint as src/server/checkpointer.h makes them, one at a time. The data is what the log's
+  // A checkpoint as src/server/checkpoint_job.h makes them, one at a time. The data is what the log's
   // records up to `lsn` made.
   void BeginCheckpoint(wal::Lsn lsn);
   // A part of the work: creating the file, some entries of a shard, finishing, publishing. False

@@ -53,8 +53,8 @@ class Life {
   TestServer& server() { return server_; }
   Status Stop() { return server_.Stop(); }
 
-  std::string Info(const std::string& field) {
-    const std::string page = "\n" + client_.Run("INFO persistence");
+  std::string Info(const std::string& field, const std::string& section = "persistence") {
+    const std::string page = "\n" + client_.Run("INFO " + section);
     const size_t found = page.find("\n" + field + ":");
     if (found == std::string::npos) return "(no " + field + ")";
     const size_t begin = found + field.size() + 2;
@@ -63,6 +63,9 @@ class Life {
   uint64_t Number(const std::string& field) {
     const std::string text = Info(field);
     return std::strtoull(text.c_str(), nullptr, 10);
+  }
+  uint64_t Uptime() {  // in seconds
+    return std::strtoull(Info("uptime_in_seconds", "server").c_str(), nullptr, 10);
   }
   bool Becomes(const std::string& field, const std::string& value) {
     const bool did = Eventually([&] { return Info(field) == value; });
@@ -397,6 +400,57 @@ TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
   EXPECT_EQ(life.Run("GET without"), "$1");
 }
 
+TEST(CheckpointerTest, BeginsByItselfWhenTheNextStartWouldReplayTooLong) {
+  SimDisk disk;
+  Life life(disk, {"--wal-max-recovery-ms", "1"});
+  // The same few keys again and again: a long log of little data.
+  const std::string value(1 << 20, 'v');
+  for (int i = 0; i < 60; ++i) {
+    ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i % 4), value}), "+OK");
+  }
+  EXPECT_GT(life.Number("wal_estimated_recovery_ms"), 1u);
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "none");
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i % 4), value}), "+OK");
+  }
+  ASSERT_TRUE(life.Becomes("wal_checkpoints_published", "1"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "recovery-time");
+  EXPECT_LT(life.Number("wal_bytes_since_checkpoint"), 64u << 20);
+}
+
+TEST(CheckpointerTest, BeginsByItselfWhenTheDiskRunsFullAndMakesRoom) {
+  SimDisk disk;
+  Life life(disk, {"--wal-max-segment-size", "1mb"});
+  const std::string value(100 << 10, 'v');
+  for (int i = 0; i < 80; ++i) ASSERT_EQ(life.Run({"SET", "key", value}), "+OK");
+  life.BgSave();
+  for (int i = 0; i < 80; ++i) ASSERT_EQ(life.Run({"SET", "key", value}), "+OK");
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "save");
+  EXPECT_EQ(Files(disk, ".ckpt").size(), 1u);
+  // Room for the checkpoint, and for less than the four segments that are to be there beside it.
+  disk.SetCapacity(disk.used_bytes() + (3 << 20));
+  ASSERT_TRUE(life.Becomes("wal_checkpoints_published", "2"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "disk-space");
+  EXPECT_EQ(Files(disk, ".ckpt").size(), 1u);  // the older one has gone, and its log with it
+  EXPECT_TRUE(Eventually([&] { return life.Number("wal_segments") <= 2; }))
+      << life.Number("wal_segments");
+}
+
+TEST(CheckpointerTest, BeginsByItselfAtASavePoint) {
+  SimDisk disk;
+  Life life(disk);
+  ASSERT_EQ(life.Run("SET one 1"), "+OK");
+  ASSERT_EQ(life.Run({"CONFIG", "SET", "save", "1 2"}), "+OK");
+  // The time is over, but one change is too few.
+  const uint64_t uptime = life.Uptime();
+  ASSERT_TRUE(Eventually([&] { return life.Uptime() >= uptime + 3; }));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "none");
+  ASSERT_EQ(life.Run("SET two 2"), "+OK");
+  ASSERT_TRUE(life.Becomes("rdb_saves", "1"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "save-point");
+  EXPECT_EQ(life.Info("rdb_changes_since_last_save"), "0");
+}
+
 TEST(CheckpointerTest, CommandsAnswerAsRedis) {
   SimDisk disk;
   Life life(disk);
@@ -493,7 +547,7 @@ TEST(CheckpointerTest, WritersWaitWhereTheQueueIsFull) {
     }
     ASSERT_TRUE(life.Becomes("rdb_saves", "1"));
     EXPECT_LE(life.Number("wal_checkpoint_queue_peak_bytes"),
-              Checkpointer::kQueueBytesMax + (3 << 20));
+              CheckpointJob::kQueueBytesMax + (3 << 20));
     digest = life.Digest();
     ASSERT_TRUE(life.Stop().ok());
   }
