@@ -52,19 +52,18 @@ Status Checkpointer::CanBegin() const {
 
 Status Checkpointer::Begin(Reason reason) {
   TRY(CanBegin());
-  Cut(reason, server_.log()->last_lsn());
+  Cut(reason, server_.log()->last_lsn(), server_.config());
   return Status::Ok();
 }
 
-void Checkpointer::BeginBehindGap(wal::Lsn lsn) {
+void Checkpointer::BeginBehindGap(wal::Lsn lsn, const Config& config) {
   gap_lsn_ = lsn;
-  Cut(Reason::kGap, lsn);
+  Cut(Reason::kGap, lsn, config);
 }
 
-void Checkpointer::Cut(Reason reason, wal::Lsn lsn) {
+void Checkpointer::Cut(Reason reason, wal::Lsn lsn, const Config& config) {
   wal::Log* const log = server_.log();
   CHECK(log != nullptr);
-  const Config& config = server_.config();
   CheckpointJob::Order order;
   order.log = log;
   order.lsn = lsn;
@@ -100,7 +99,7 @@ Status Checkpointer::SaveNow(Reason reason) {
   }
   if (running()) Record(job_.Finish());
   job_.Drain();
-  Cut(reason, server_.log()->last_lsn());
+  Cut(reason, server_.log()->last_lsn(), server_.config());
   Record(job_.Finish());
   if (facts_.last_ok) return Status::Ok();
   return Status::Error("ERR the data could not be saved: " + facts_.last_error);

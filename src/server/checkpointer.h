@@ -35,8 +35,8 @@ class Checkpointer {
   // One that runs for another reason is ended first.
   Status SaveNow(Reason reason);
   // For a log that keeps records behind a gap from `lsn` on, in the moment in which it begins to;
-  // only when free().
-  void BeginBehindGap(wal::Lsn lsn);
+  // only when free(). `config`: what the log is under, which may not be in force yet.
+  void BeginBehindGap(wal::Lsn lsn, const Config& config);
   // Before a clean stop of the log: what waits behind a gap has its checkpoint when this returns,
   // everybody else waiting. OK where nothing does.
   Status CloseGap();
@@ -94,7 +94,7 @@ class Checkpointer {
 
   // The cut, now; only when free(). The data is what the log's records up to its last one made.
   Status Begin(Reason reason);
-  void Cut(Reason reason, wal::Lsn lsn);
+  void Cut(Reason reason, wal::Lsn lsn, const Config& config);
   // Takes over what has ended and begins what is scheduled.
   void Settle();
   void SettleSoon();  // any thread

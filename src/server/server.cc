@@ -269,7 +269,7 @@ void Server::HealLog() {
       return;
     }
     // In the same moment: the records behind the gap belong to the data as it is now.
-    checkpointer_->BeginBehindGap(*lsn);
+    checkpointer_->BeginBehindGap(*lsn, config_);
     // What was read without the log is in the checkpoint, and gates from before it are void.
     execution_->base_lsn = log->last_lsn();
     LogInfo("the log goes on; a restart finds it once its checkpoint is written",
@@ -747,7 +747,7 @@ Status Server::StartLog(const Config& config) {
   ListenToLog();
   execution_->log = log_.get();
   checkpointer_->Drain();  // one that was given up when the log went off
-  checkpointer_->BeginBehindGap(log_->last_lsn());
+  checkpointer_->BeginBehindGap(log_->last_lsn(), config);
   LogInfo("the log is on; a restart finds it once its checkpoint is written",
           {{"directory", config.wal_dir}});
   return Status::Ok();

@@ -400,6 +400,18 @@ TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
   EXPECT_EQ(life.Run("GET without"), "$1");
 }
 
+TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOneUnderTheOptionsThatComeWithIt) {
+  SimDisk disk;
+  Life life(disk, {"--wal-enabled", "no"});
+  ASSERT_EQ(life.Run("SET key value"), "+OK");
+  ASSERT_EQ(life.Run("CONFIG SET wal-enabled yes wal-compression zstd"), "+OK");
+  ASSERT_TRUE(life.Becomes("wal_checkpoints_published", "1"));
+  auto found = wal::ListCheckpoints(disk, kDirectory);
+  ASSERT_TRUE(found.ok()) << found.message();
+  ASSERT_EQ(found->size(), 1u);
+  EXPECT_EQ(found->front().compression, wal::Compression::kZstd);
+}
+
 TEST(CheckpointerTest, BeginsByItselfWhenTheNextStartWouldReplayTooLong) {
   SimDisk disk;
   Life life(disk, {"--wal-max-recovery-ms", "1"});
