@@ -64,6 +64,7 @@ void Checkpointer::BeginBehindGap(wal::Lsn lsn, const Config& config) {
 void Checkpointer::Cut(Reason reason, wal::Lsn lsn, const Config& config) {
   wal::Log* const log = server_.log();
   CHECK(log != nullptr);
+  LookAtStart();  // before the books tell of this one
   CheckpointJob::Order order;
   order.log = log;
   order.lsn = lsn;

@@ -153,6 +153,16 @@ TEST(CheckpointerTest, ARestartFindsTheCheckpointAndWhatTheLogHasBehindIt) {
   }
 }
 
+TEST(CheckpointerTest, BooksOneThatIsWrittenBeforeAnybodyAsks) {
+  SimDisk disk;
+  Life life(disk);
+  ASSERT_EQ(life.Run("SET key value"), "+OK");
+  ASSERT_EQ(life.Run("SAVE"), "+OK");
+  EXPECT_EQ(life.Number("wal_checkpoint_entries"), 1u);
+  EXPECT_EQ(life.Number("wal_checkpoint_lsn"), 1u);
+  EXPECT_EQ(life.Number("wal_records_since_checkpoint"), 0u);
+}
+
 // What is not the same when it is applied twice shows whether the file is exact at its LSN.
 TEST(CheckpointerTest, IsExactAtItsLsnWhateverIsWrittenMeanwhile) {
   SimDisk disk;
