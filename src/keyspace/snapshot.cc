@@ -67,13 +67,14 @@ Snapshot::Snapshot(Keyspace& keyspace, SnapshotSink& sink)
 }
 
 Snapshot::~Snapshot() {
+  keyspace_.snapshot_ = nullptr;
+  if (last_) return;
   Abandon();
   for (uint32_t i = 0; i < keyspace_.shard_count(); ++i) {
     while (!Step(i, SIZE_MAX)) {
     }
   }
   CHECK(done());
-  keyspace_.snapshot_ = nullptr;
 }
 
 bool Snapshot::Step(uint32_t shard, size_t entries) {

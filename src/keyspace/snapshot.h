@@ -50,7 +50,7 @@ class Snapshot {
   // outlives this. Costs a look at every table, none at an entry.
   Snapshot(Keyspace& keyspace, SnapshotSink& sink);
   // World held. One that is not done is abandoned and walked to its end here, which takes its time:
-  // better Abandon it and walk on.
+  // better Abandon it and walk on, or SetLast.
   ~Snapshot();
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
@@ -64,6 +64,9 @@ class Snapshot {
   // From here on nothing is given to the sink, but by a call that is under way; the walk goes on,
   // for the next cut needs every entry stamped. Any thread.
   void Abandon() { abandoned_.store(true, std::memory_order_relaxed); }
+  // World held, and no cut of this keyspace follows: the destructor walks to no end then. All that
+  // is left to do with the keyspace is to destroy it.
+  void SetLast() { last_ = true; }
 
   // --- for the keyspace ---
   // Saves an entry of an older epoch before it is changed or removed, and stamps it. `db` as of
@@ -122,6 +125,7 @@ class Snapshot {
   uint32_t epoch_;
   const size_t chunk_bytes_;
   uint64_t entries_total_ = 0;
+  bool last_ = false;
   std::unique_ptr<Walk[]> walks_;  // by shard
   // Since the cut databases may have changed places: where each was then, and where it is now.
   // Changed by Swap only; a database behind their end is where it was.

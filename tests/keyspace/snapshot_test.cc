@@ -585,6 +585,27 @@ class SnapshotRun {
   Model model_;
 };
 
+TEST(SnapshotTest, TheLastOneLeavesTheKeyspaceUnwalked) {
+  World world(2);
+  for (int i = 0; i < 2000; ++i) world.Set(0, "key" + std::to_string(i), "v");
+  for (int i = 0; i < 100; ++i) world.Set(1, "key" + std::to_string(i), "v");
+  Recorder recorder(world.keyspace);
+  {
+    Snapshot snapshot(world.keyspace, recorder);
+    snapshot.Step(0, 10);
+    world.keyspace.Clear(1);  // the snapshot has these tables now, and frees them
+    snapshot.SetLast();
+    recorder.closed = true;
+  }
+  size_t stamped = 0;
+  world.keyspace.ForEach(0, [&](const Entry& entry) {
+    stamped += entry.epoch() == world.keyspace.epoch();
+    return true;
+  });
+  EXPECT_LT(stamped, 100u);
+  EXPECT_EQ(world.keyspace.snapshot(), nullptr);
+}
+
 TEST(SnapshotTest, IsTheKeyspaceAtTheCutWhateverChangesMeanwhile) {
   const uint64_t runs = test::LongTests() ? 200 : 10;
   for (uint64_t run = 0; run < runs; ++run) {

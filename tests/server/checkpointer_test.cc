@@ -473,6 +473,27 @@ TEST(CheckpointerTest, BeginsByItselfAtASavePoint) {
   EXPECT_EQ(life.Info("rdb_changes_since_last_save"), "0");
 }
 
+// What BGSAVE has begun is given up, with many keys not walked yet.
+TEST(CheckpointerTest, AStopDoesNotWaitForOneThatRuns) {
+  SimDisk disk;
+  {
+    Life life(disk);
+    ASSERT_EQ(life.Run("DEBUG POPULATE 100000 key 100"), "+OK");
+    life.client().Queue({"BGSAVE"});
+    life.client().Queue({"FLUSHALL"});
+    life.client().Queue({"SET", "after", "1"});
+    life.client().Queue({"SHUTDOWN", "NOSAVE"});
+    (void)life.client().Read();  // sends them
+    ASSERT_TRUE(life.server().Wait().ok());
+  }
+  EXPECT_EQ(Files(disk, ".ckpt").size(), 0u);
+  EXPECT_EQ(Files(disk, "checkpoint.tmp").size(), 0u);
+  Life life(disk);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Run("DBSIZE"), ":1");
+  life.BgSave();
+}
+
 TEST(CheckpointerTest, CommandsAnswerAsRedis) {
   SimDisk disk;
   Life life(disk);
