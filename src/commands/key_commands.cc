@@ -179,18 +179,23 @@ bool HasPassed(const Entry& entry, int64_t now_ms) {
   return entry.has_deadline() && entry.deadline_ms() < now_ms;
 }
 
-// RANDOMKEY: never an expired key, however many there are.
+// RANDOMKEY: never an expired key, however many there are. Those that are drawn are removed, as by
+// any other read.
 Status Randomkey(Call& call) {
-  // With more expired keys than live ones a draw may fail; after this many, the first live one will
-  // do.
-  constexpr int kDrawsMax = 100;
+  // With more expired keys than live ones a draw may fail; after this many, which is what one small
+  // record of the log holds of deletions, the first live one will do.
+  constexpr int kDrawsMax = 64;
   const Keyspace& keyspace = call.keyspace.keyspace();
   const uint32_t db = call.keyspace.db();
   const Entry* chosen = nullptr;
   for (int draw = 0; draw < kDrawsMax && chosen == nullptr; ++draw) {
     const Entry* entry = keyspace.RandomEntry(db);
     if (entry == nullptr) break;
-    if (!HasPassed(*entry, call.now_ms)) chosen = entry;
+    if (HasPassed(*entry, call.now_ms)) {
+      call.keyspace.Peek(std::string(entry->key()));  // looking at it removes it
+    } else {
+      chosen = entry;
+    }
   }
   if (chosen == nullptr) {
     keyspace.ForEach(db, [&](const Entry& entry) {

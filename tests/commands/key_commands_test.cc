@@ -192,6 +192,14 @@ TEST_F(KeyCommandsTest, RandomkeyFindsTheOneLiveKeyAmongExpiredOnes) {
   EXPECT_EQ(Run("RANDOMKEY"), "$-1");
 }
 
+TEST_F(KeyCommandsTest, RandomkeyRemovesTheExpiredKeysThatItDraws) {
+  for (int i = 0; i < 10; ++i) Run("SET old" + std::to_string(i) + " x PX 10");
+  runner_.now_ms += 11;
+  EXPECT_EQ(Run("DBSIZE"), ":10");
+  EXPECT_EQ(Run("RANDOMKEY"), "$-1");
+  EXPECT_EQ(Run("DBSIZE"), ":0");
+}
+
 TEST_F(KeyCommandsTest, KeysMatchesAPatternAndHidesExpiredKeys) {
   Run("MSET one 1 two 2 three 3");
   Run("SET tenth 10 PX 10");
