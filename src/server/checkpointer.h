@@ -34,8 +34,8 @@ class Checkpointer {
   // Begins now, and returns when the file is published (or why it is not), everybody else waiting.
   // One that runs for another reason is ended first.
   Status SaveNow(Reason reason);
-  // For a log that keeps records behind a gap from `lsn` on, in the moment in which it begins to;
-  // only when free(). `config`: what the log is under, which may not be in force yet.
+  // Begins one for a log that keeps records behind a gap from `lsn` on, in the moment in which it
+  // begins to; only when free(). `config`: what the log is under, which may not be in force yet.
   void BeginBehindGap(wal::Lsn lsn, const Config& config);
   // Before a clean stop of the log: what waits behind a gap has its checkpoint when this returns,
   // everybody else waiting. OK where nothing does.
