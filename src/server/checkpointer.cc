@@ -64,7 +64,8 @@ void Checkpointer::BeginBehindGap(wal::Lsn lsn, const Config& config) {
 void Checkpointer::Cut(Reason reason, wal::Lsn lsn, const Config& config) {
   wal::Log* const log = server_.log();
   CHECK(log != nullptr);
-  LookAtStart();  // before the books tell of this one
+  CHECK(!server_.recovering());  // it would take what is loaded so far for all there is
+  LookAtStart();                 // before the books tell of this one
   CheckpointJob::Order order;
   order.log = log;
   order.lsn = lsn;

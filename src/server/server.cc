@@ -544,21 +544,28 @@ Status Server::Run() {
   if (!config_.unixsocket.empty()) unlink(config_.unixsocket.c_str());
   Status status = Status::Ok();
   if (log_ != nullptr) {
-    if (log_->resumable()) {
-      checkpointer_->Cancel();
-      checkpointer_->Drain();
-      world_->Enter(0);
-      HealLog();
-      world_->Exit(0);
-    }
-    if (Status closed = checkpointer_->CloseGap(); !closed.ok()) {
-      LogError("what changed since the log was off is not saved", {{"error", closed.message()}});
-    }
+    // Of a log that is not all replayed the keyspace is a part: no checkpoint of it may stand for
+    // the records that are missing. Then Stop tells what has not been logged, and the next start
+    // finds the log as it was before the gap.
+    if (!recovering()) EndGap();
     checkpointer_->Cancel();
     execution_->log = nullptr;
     status = log_->Stop();
   }
   return failure_.ok() ? std::move(status) : std::move(failure_);
+}
+
+void Server::EndGap() {
+  if (log_->resumable()) {
+    checkpointer_->Cancel();
+    checkpointer_->Drain();
+    world_->Enter(0);
+    HealLog();
+    world_->Exit(0);
+  }
+  if (Status closed = checkpointer_->CloseGap(); !closed.ok()) {
+    LogError("what changed since the log was off is not saved", {{"error", closed.message()}});
+  }
 }
 
 void Server::RequestStop() {
@@ -606,7 +613,7 @@ void Server::EverySecond() {
     if (loading_logged_us_ != 0) LogLoading();
     loading_logged_us_ = RealClock().MonotonicUs();
   }
-  if (loader_ == nullptr && execution_->log != nullptr && execution_->log->resumable()) HealLog();
+  if (!recovering() && execution_->log != nullptr && execution_->log->resumable()) HealLog();
   const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
   if (last_totals_.at_ms != 0 && seconds > 0) {
     rates_.operations = (totals.operations - last_totals_.operations) / seconds;

@@ -125,7 +125,10 @@ class Server {
   void LogRecovered() const;
   void ListenToLog();
   // After a time without the log, when its disk works again: goes on with a checkpoint.
+  // Not while the log is replayed: the checkpoint would be of a part of the data.
   void HealLog();
+  // Before a clean stop of the log, no loop running: what changed without it is in a checkpoint.
+  void EndGap();
   Status Listen();
   // Binds and listens on every address of `bind`; on an error `listeners` is empty.
   Status ListenAll(const Config& config, std::vector<std::unique_ptr<Listener>>* listeners);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <condition_variable>
 #include <filesystem>
 #include <map>
@@ -15,6 +16,7 @@
 
 #include "src/keyspace/effects.h"
 #include "tests/support/redis_client.h"
+#include "tests/support/sim_disk.h"
 #include "tests/support/test_server.h"
 
 namespace crab {
@@ -547,6 +549,38 @@ TEST_P(ServingWhileLoadingTest, StopsInTheMiddle) {
   RedisClient client(server.unix_endpoint());
   EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys + 1));
   EXPECT_EQ(client.Run("GET new"), "$value");
+}
+
+// The log is given up and works again while most of the data is not there yet: a checkpoint of the
+// rest would let the next start forget what the log has.
+TEST_P(ServingWhileLoadingTest, AStopInTheMiddleOfALogThatMayGoOnKeepsAllOfIt) {
+  test::SimDisk disk;
+  options_.disk = &disk;
+  options_.log_directory = "/wal";
+  options_.arguments = {"--wal-on-error", "degrade"};
+  Fill();
+  HoldWorkers();
+  {
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint());
+    disk.AddFault(
+        {.calls = test::kCreate | test::kWrite | test::kSync, .error = EIO, .for_ever = true});
+    EXPECT_EQ(client.Run("SET lost value"), "+OK");
+    ASSERT_TRUE(Eventually([&] { return Field(client, "wal_state") == "degraded"; }));
+    disk.ClearFaults();
+    ASSERT_TRUE(Eventually([&] { return server.server().log()->resumable(); }));
+    EXPECT_EQ(Field(client, "wal_recovering"), "1");
+    server.server().RequestStop();
+    gate_.Open();
+    const Status end = server.Wait();
+    EXPECT_NE(end.message().find("not on disk"), std::string::npos) << end.message();
+  }
+  for (const std::string& path : disk.Paths()) EXPECT_FALSE(path.ends_with(".ckpt")) << path;
+  options_.loader_hook = {};
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  WaitUntilLoaded(server);
+  for (int i = 0; i < kKeys; ++i) ASSERT_EQ(client.Run({"GET", Key(i)}), "$" + Value(i));
 }
 
 TEST_P(ServingWhileLoadingTest, TheOtherModesLoadFirst) {
