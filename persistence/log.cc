@@ -99,8 +99,8 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   directory_lock_ = std::move(lock).value();
 
   RecoveryReport report;
-  Recovered recovered =
-      TRY(Recover(disk_, options_, [this] { return NewIdentity(options_); }, &report));
+  Recovered recovered = TRY(Recover(
+      disk_, options_, [this] { return NewIdentity(options_); }, &report));
   identity_ = recovered.identity;
   // Of the records from here on; older segments' headers speak for theirs.
   identity_.shard_count = options_.shard_count;
@@ -547,6 +547,13 @@ Result<Lsn> LogImpl::Resume() {
   UnlockReservation();
   WakeWriter();
   return last;
+}
+
+void LogImpl::RetryDisk() {
+  if (stopped_) return;
+  retry_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+  retry_requested_.wait(true, std::memory_order_acquire);
 }
 
 bool LogImpl::GateGivenUp(Lsn gate) const {

@@ -239,6 +239,10 @@ class Log {
   // before that finds what was before the gap.
   virtual Result<Lsn> Resume() = 0;
   virtual bool resumable() const = 0;
+  // Tries a disk in trouble now, not when the time has come, and returns when it has been tried:
+  // before a stop, which is the last chance. Blocks for as long as the disk does; not beside
+  // Stop().
+  virtual void RetryDisk() = 0;
   // True for a gate whose records were given up when the log degraded under `sync`: a reply held
   // for it must never leave, its connection is closed. Ask before release_lsn(), which opens all
   // gates then, because what runs without the log is not held.

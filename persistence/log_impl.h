@@ -62,6 +62,7 @@ class LogImpl final : public Log {
   void SetCompression(Compression compression) override;
   Status Stop() override;
   Result<Lsn> Resume() override;
+  void RetryDisk() override;
   bool resumable() const override { return resumable_.load(std::memory_order_acquire); }
   bool GateFailed(Lsn gate) const override;
   bool GateGivenUp(Lsn gate) const override;
@@ -221,6 +222,7 @@ class LogImpl final : public Log {
   std::atomic<bool> sync_requested_{false};
   std::atomic<bool> rotate_requested_{false};
   std::atomic<bool> retire_requested_{false};  // what may be retired has changed
+  std::atomic<bool> retry_requested_{false};   // until the disk has been tried
   std::atomic<bool> stopping_{false};
 
   std::atomic<SyncPolicy> policy_;

@@ -33,14 +33,19 @@ void LogImpl::RunWriter() {
   while (true) {
     const int64_t now_us = clock_.MonotonicUs();
     const bool stopping = stopping_.load(std::memory_order_seq_cst);
+    const bool retry = retry_requested_.load(std::memory_order_seq_cst);
     bool worked = false;
     if (stopping) {
       // FinishLog() does it all, also where the last round left no segment to write to.
     } else if (Working()) {
       worked = Round(now_us);
       EndGap();
-    } else if (now_us >= retry_at_us_) {
+    } else if (retry || now_us >= retry_at_us_) {
       RetryTrouble(now_us);
+    }
+    if (retry) {
+      retry_requested_.store(false, std::memory_order_release);
+      retry_requested_.notify_all();
     }
     if (!stopping) worked = RetireOne(now_us) || worked;
     if (std::exchange(notify_, false)) Notify();
@@ -189,6 +194,7 @@ void LogImpl::Park(bool until_kicked, uint64_t wake_position, int64_t timeout_us
     }
   }
   if (stopping_.load(std::memory_order_seq_cst) ||
+      retry_requested_.load(std::memory_order_seq_cst) ||
       retire_requested_.load(std::memory_order_seq_cst)) {
     timeout_us = 0;
   }

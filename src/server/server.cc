@@ -556,6 +556,8 @@ Status Server::Run() {
 }
 
 void Server::EndGap() {
+  // The next try may be a minute away, and whoever stops a server has often just made room.
+  if (log_->state() == wal::State::kDegraded) log_->RetryDisk();
   if (log_->resumable()) {
     checkpointer_->Cancel();
     checkpointer_->Drain();

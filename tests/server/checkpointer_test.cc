@@ -383,6 +383,51 @@ TEST(CheckpointerTest, ALogThatHadToBeGivenUpGoesOnWithOne) {
   EXPECT_EQ(life.Run("GET behind"), "$1");
 }
 
+// Without waiting for the next try.
+TEST(CheckpointerTest, AStopTriesTheDiskOnceMoreAndSavesWhatTheLogLacks) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk, {"--wal-on-error", "degrade"});
+    FillWithAllKinds(life);
+    disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+    ASSERT_EQ(life.Run("SET given up"), "+OK");
+    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    ASSERT_EQ(life.Run("SET meanwhile 1"), "+OK");
+    digest = life.Digest();
+    disk.ClearFaults();
+    const Status end = life.Stop();
+    EXPECT_TRUE(end.ok()) << end.message();
+  }
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Run("GET given"), "$up");
+  EXPECT_EQ(life.Run("GET meanwhile"), "$1");
+}
+
+TEST(CheckpointerTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk, {"--wal-on-error", "degrade"});
+    FillWithAllKinds(life);
+    ASSERT_EQ(life.Run("WAITAOF 1 0 0"), "[:1, :0]");
+    digest = life.Digest();
+    disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+    ASSERT_EQ(life.Run("SET given up"), "+OK");
+    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    const Status end = life.Stop();
+    EXPECT_NE(end.message().find("not on disk"), std::string::npos) << end.message();
+  }
+  disk.ClearFaults();
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+}
+
 TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
   SimDisk disk;
   std::string digest;

@@ -102,6 +102,7 @@ class FakeLog : public wal::Log {
   Status Stop() override { return Status::Ok(); }
   Result<wal::Lsn> Resume() override { return last_lsn(); }
   bool resumable() const override { return false; }
+  void RetryDisk() override {}
   bool GateFailed(wal::Lsn gate) const override { return gate > failed_above; }
   bool GateGivenUp(wal::Lsn gate) const override { return gate > given_up_above; }
   wal::Metrics metrics() const override {
