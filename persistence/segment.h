@@ -14,8 +14,8 @@
 #include "persistence/disk.h"
 #include "persistence/index.h"
 #include "persistence/log.h"
-#include "persistence/reader.h"
 #include "persistence/record.h"
+#include "persistence/segment_info.h"
 #include "utils/status.h"
 
 namespace crab::wal {

@@ -1,0 +1,185 @@
+#include "persistence/chain.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "persistence/checkpoint.h"
+#include "persistence/record.h"
+#include "persistence/segment.h"
+
+namespace crab::wal {
+
+Result<Chain> Chain::Read(Disk& disk, const std::string& directory, const Options& options) {
+  Chain chain;
+  TRY(chain.List(disk, directory, options.last_number));
+  chain.RelateSegments();
+  chain.checkpoint_lsn_ = options.checkpoint_lsn.value_or(0);
+  chain.damaged_checkpoint_lsn_ = options.damaged_checkpoint_lsn;
+  if (!options.checkpoint_lsn) TRY(chain.FindCheckpoint(disk, directory));
+  chain.JudgeGaps();
+  return chain;
+}
+
+Status Chain::List(Disk& disk, const std::string& directory, uint64_t last_number) {
+  for (const std::string& name : TRY(disk.List(directory))) {
+    const std::optional<uint64_t> number = SegmentNumber(name);
+    if (!number || *number > last_number) continue;
+    SegmentInfo segment;
+    segment.name = name;
+    segment.path = directory + "/" + name;
+    segment.number = *number;
+    segments_.push_back(std::move(segment));
+  }
+  std::sort(segments_.begin(), segments_.end(),
+            [](const SegmentInfo& a, const SegmentInfo& b) { return a.number < b.number; });
+  for (SegmentInfo& segment : segments_) TRY(ReadHeader(disk, &segment));
+  return Status::Ok();
+}
+
+Status Chain::FindCheckpoint(Disk& disk, const std::string& directory) {
+  uint64_t log_id = 0;
+  for (const SegmentInfo& segment : segments_) {
+    if (segment.problem.empty()) log_id = segment.identity.log_id;
+  }
+  for (const CheckpointInfo& checkpoint : TRY(ListCheckpoints(disk, directory))) {
+    const Lsn stated = CheckpointLsn(checkpoint.name).value_or(0);
+    damaged_checkpoint_lsn_ = std::max(damaged_checkpoint_lsn_, stated);
+    if (!checkpoint.problem.empty()) continue;
+    if (log_id != 0 && checkpoint.identity.log_id != log_id) continue;
+    checkpoint_lsn_ = std::max(checkpoint_lsn_, checkpoint.lsn);
+  }
+  return Status::Ok();
+}
+
+// What was appended behind a gap belongs to a state that only a checkpoint knows. Without one the
+// log ends before the gap.
+void Chain::JudgeGaps() {
+  Lsn end = ~Lsn{0};
+  for (SegmentInfo& segment : segments_) {
+    if (!segment.problem.empty()) continue;
+    // Version 1 wrote an image of all data behind the gap instead.
+    if (segment.after_gap && segment.format_version > 1 && segment.first_lsn < segment.end_lsn &&
+        segment.first_lsn - 1 > checkpoint_lsn_ && end == ~Lsn{0}) {
+      if (segment.first_lsn - 1 <= damaged_checkpoint_lsn_) {
+        segment.gap_damaged = true;
+      } else {
+        segment.gap_void = true;
+        end = segment.first_lsn;
+        void_durable_ = std::min(segment.durable_lsn, end - 1);
+      }
+    }
+    segment.end_lsn = std::min(segment.end_lsn, end);
+  }
+  void_first_ = end;
+}
+
+size_t Chain::FirstBehindCheckpoint() const {
+  size_t first = 0;
+  for (size_t i = 0; i < segments_.size(); ++i) {
+    const SegmentInfo& segment = segments_[i];
+    if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
+    if (segment.first_lsn > checkpoint_lsn_ + 1) break;
+    first = i;
+  }
+  return first;
+}
+
+Status Chain::NeedKeys(size_t from, const KeyRing* keys) const {
+  for (size_t i = from; i < segments_.size(); ++i) {
+    const SegmentInfo& segment = segments_[i];
+    if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
+    if (segment.key_id == 0 || (keys != nullptr && keys->Has(segment.key_id))) continue;
+    return Status::Error("cannot read " + segment.path +
+                             ": it is encrypted, and its key is not in the file of " +
+                             "wal.encryption_key_file; nothing was changed",
+                         ENOKEY);
+  }
+  return Status::Ok();
+}
+
+Status Chain::ReadHeader(Disk& disk, SegmentInfo* segment) {
+  std::vector<char> bytes(kSegmentHeaderBytes + sizeof(FrameHeader));
+  const auto read = [&]() -> Result<size_t> {
+    auto file = TRY(disk.Open(segment->path, OpenMode::kRead));
+    segment->file_bytes = TRY(file->Size());
+    return file->ReadAt(0, bytes);
+  };
+  auto size = read();
+  if (!size.ok()) size = read();  // a hiccup passes, damage stays
+  if (!size.ok()) {
+    // A broken place of the disk is damage. Anything else (no permission, no descriptor left) says
+    // nothing of the log, and to go on without the segment would be to throw it away.
+    if (size.system_errno() != EIO && size.system_errno() != ENOENT) return size.TakeStatus();
+    segment->problem = size.message();
+    return Status::Ok();
+  }
+  DecodeSegmentHeader({bytes.data(), *size}, segment);
+  if (!segment->problem.empty()) return Status::Ok();
+  if (*size == bytes.size()) {
+    FrameHeader first;
+    std::memcpy(&first, bytes.data() + kSegmentHeaderBytes, sizeof(first));
+    segment->after_gap =
+        first.type == static_cast<uint8_t>(FrameType::kGap) && first.length == 0 &&
+        (first.crc ^ PlaceMix(segment->salt, kSegmentHeaderBytes)) == BodyCrc(first, {});
+  }
+  if (segment->min_reader_version > kFormatVersion) {
+    return Status::Error("cannot read " + segment->path + ": it needs a reader of format version " +
+                         std::to_string(segment->min_reader_version) + " and this program has " +
+                         std::to_string(kFormatVersion) + "; start a newer crabcache");
+  }
+  if (segment->format_version > kFormatVersion) {
+    warnings_.push_back(segment->name + " has the newer format version " +
+                        std::to_string(segment->format_version) + "; reading what is known of it");
+  }
+  return Status::Ok();
+}
+
+// Finds segments that do not belong, and where each one is cut off by a later epoch.
+void Chain::RelateSegments() {
+  const SegmentInfo* newest = nullptr;
+  for (const SegmentInfo& segment : segments_) {
+    if (segment.problem.empty()) newest = &segment;
+  }
+  if (newest == nullptr) return;
+  uint64_t epoch = newest->epoch;
+  Lsn epoch_first = newest->first_lsn;
+  Lsn cut = ~Lsn{0};
+  for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
+    if (!segment->problem.empty()) continue;
+    if (segment->identity.log_id != newest->identity.log_id) {
+      segment->problem = "it belongs to another log";
+      continue;
+    }
+    if (segment->epoch > epoch) {
+      segment->problem = "its epoch is above that of a later segment";
+      continue;
+    }
+    if (segment->epoch < epoch) {
+      cut = std::min(cut, epoch_first);
+      epoch = segment->epoch;
+    }
+    segment->end_lsn = cut;
+    epoch_first = segment->first_lsn;
+  }
+}
+
+const SegmentInfo* Chain::Successor(size_t index) const {
+  for (size_t i = index + 1; i < segments_.size(); ++i) {
+    const SegmentInfo& later = segments_[i];
+    if (later.problem.empty() && later.first_lsn < later.end_lsn) return &later;
+  }
+  return nullptr;
+}
+
+Lsn Chain::FirstNeeded(const SegmentInfo& segment) const {
+  Lsn needed = segment.first_lsn;
+  for (auto gap = segments_.rbegin(); gap != segments_.rend(); ++gap) {
+    if (!gap->after_gap || !gap->problem.empty() || gap->number > segment.number) continue;
+    if (gap->first_lsn >= needed) needed = std::min(needed, gap->durable_lsn + 1);
+  }
+  return needed;
+}
+
+}  // namespace crab::wal

@@ -1,0 +1,81 @@
+// The frames of one segment file: the one at an offset, the next one that checks, and where the
+// written bytes end. Says of a frame that it is what was written there, not whether it counts:
+// that is for the Reader.
+// Thread-bound. Holds one window of the file in memory (1 MiB, more for a larger frame).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "persistence/codec.h"
+#include "persistence/disk.h"
+#include "persistence/log.h"
+#include "persistence/record.h"
+#include "persistence/segment_info.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+// A file seen through a window that moves forward, and now and then back.
+class Window {
+ public:
+  void Reset(std::unique_ptr<File> file, uint64_t file_bytes);
+  uint64_t file_bytes() const { return file_bytes_; }
+  // `bytes` bytes at `offset`, or fewer where the file ends. Lives until the next call.
+  Result<std::string_view> At(uint64_t offset, uint64_t bytes);
+
+ private:
+  std::unique_ptr<File> file_;
+  uint64_t file_bytes_ = 0;
+  std::vector<char> buffer_;
+  uint64_t start_ = 0;
+  uint64_t filled_ = 0;
+};
+
+class Frames {
+ public:
+  // The frame at an offset, as far as it checks.
+  struct Candidate {
+    bool good = false;
+    bool never_written = false;  // an all-zero header
+    FrameHeader header = {};     // of a good one: its crc is the body's part alone
+    std::string_view payload;    // lives until the next call
+    uint64_t bytes = 0;
+    const char* why = "";
+  };
+  // The record that should come next, and where.
+  struct Expected {
+    Lsn lsn;
+    uint64_t offset;
+  };
+
+  // `segment` is to outlive its use here.
+  void Reset(std::unique_ptr<File> file, const SegmentInfo& segment);
+  uint64_t file_bytes() const { return window_.file_bytes(); }
+
+  Result<Candidate> Try(uint64_t offset);
+  // The next frame at or behind `from` that checks and whose LSN is possible, or the file's end.
+  Result<uint64_t> Find(uint64_t from, Expected expected, Candidate* found);
+  // The end of what is not zero, `from` where nothing is.
+  Result<uint64_t> LastWrittenByte(uint64_t from);
+
+ private:
+  const SegmentInfo* segment_ = nullptr;
+  Window window_;
+};
+
+// Whether a frame with this header may stand in the segment: in one that is encrypted a record that
+// is not cannot be the server's.
+bool MayHold(const SegmentInfo& segment, const FrameHeader& header);
+
+// Unpacks the PACK frame at `offset` and checks that it holds every record that it states.
+// `*pack` is what it states, as far as that can be read. The frames yielded live in `*scratch` or
+// in `payload`. ENOKEY: the key is missing; otherwise an error means damage.
+Result<std::string_view> UnpackRecords(Codec& codec, const SegmentInfo& segment, uint64_t offset,
+                                       uint8_t flags, std::string_view payload, PackPayload* pack,
+                                       std::string* scratch);
+
+}  // namespace crab::wal
