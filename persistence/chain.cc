@@ -120,7 +120,8 @@ Status Chain::ReadHeader(Disk& disk, SegmentInfo* segment) {
   if (*size == bytes.size()) {
     FrameHeader first;
     std::memcpy(&first, bytes.data() + kSegmentHeaderBytes, sizeof(first));
-    segment->after_gap =
+    // Without the flag: written before there was one.
+    segment->after_gap |=
         first.type == static_cast<uint8_t>(FrameType::kGap) && first.length == 0 &&
         (first.crc ^ PlaceMix(segment->salt, kSegmentHeaderBytes)) == BodyCrc(first, {});
   }

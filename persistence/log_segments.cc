@@ -72,7 +72,6 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.name = SegmentName(info.number);
   info.path = Path(info.name);
   info.format_version = kFormatVersion;
-  info.min_reader_version = kMinReaderVersion;
   info.identity = identity_;
   info.shard_by_hashtag = options_.shard_by_hashtag;
   ChoosePacking(&info);
@@ -82,6 +81,7 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.durable_lsn = std::min(durable_lsn_.load(std::memory_order_relaxed), first_lsn - 1);
   CHECK(getrandom(&info.salt, sizeof(info.salt), 0) == sizeof(info.salt));
   info.after_gap = gap;
+  info.min_reader_version = MinReaderVersion(info);
   stated_lsn_ = info.durable_lsn;
   info.predecessor_number = predecessor_number_;
   info.predecessor_last_lsn = first_lsn - 1;
@@ -139,7 +139,6 @@ void LogImpl::ChoosePacking(SegmentInfo* info) {
     info->flags |= kFlagEncrypted;
     info->key_id = options_.keys->current_id();
   }
-  info->min_reader_version = kMinPackReaderVersion;
   if (codec_ == nullptr || codec_compression_ != compression) {
     codec_ = std::make_unique<Codec>(compression, options_.keys);
     codec_compression_ = compression;

@@ -47,6 +47,7 @@ std::string EncodeSegmentHeader(const SegmentInfo& info) {
   header.header_bytes = kSegmentHeaderBytes;
   header.flags = info.flags;
   if (info.shard_by_hashtag) header.flags |= kHeaderShardByHashtag;
+  if (info.after_gap) header.flags |= kHeaderAfterGap;
   header.log_id = info.identity.log_id;
   header.epoch = info.epoch;
   header.number = info.number;
@@ -112,6 +113,7 @@ void DecodeSegmentHeader(std::string_view bytes, SegmentInfo* info) {
   info->key_id = header.key_id;
   info->compression = static_cast<Compression>(header.compression);
   info->shard_by_hashtag = (header.flags & kHeaderShardByHashtag) != 0;
+  info->after_gap = (header.flags & kHeaderAfterGap) != 0;
 }
 
 void SegmentWriter::Count(const FrameHeader& header) {

@@ -20,11 +20,11 @@
 
 namespace crab::wal {
 
-constexpr uint32_t kFormatVersion = 2;     // what this program writes
-constexpr uint32_t kMinReaderVersion = 1;  // of those who want to read it
-constexpr uint32_t kMinPackReaderVersion = 2;
+constexpr uint32_t kFormatVersion = 2;  // what this program writes
 constexpr uint64_t kSegmentHeaderBytes = 4096;
-constexpr uint32_t kHeaderShardByHashtag = 4;  // of the header's flags, beside kFlag... of codec.h
+// Of the header's flags, beside kFlag... of codec.h.
+constexpr uint32_t kHeaderShardByHashtag = 4;
+constexpr uint32_t kHeaderAfterGap = 8;
 constexpr char kSegmentMagic[8] = {'C', 'R', 'A', 'B', 'W', 'A', 'L', '\n'};
 
 struct [[gnu::packed]] SegmentHeader {
@@ -58,6 +58,13 @@ static_assert(offsetof(SegmentHeader, salt) == 72);
 static_assert(offsetof(SegmentHeader, replication_id) == 120);
 static_assert(offsetof(SegmentHeader, key_id) == 168);
 static_assert(offsetof(SegmentHeader, crc) == 4092);
+
+// The version that a reader of the segment must have at least. One of version 1 knows no PACK, no
+// checkpoint, and no gap that needs one: it may read only from the log's first record on.
+constexpr uint32_t MinReaderVersion(const SegmentInfo& info) {
+  const bool packs = (info.flags & (kFlagCompressed | kFlagEncrypted)) != 0;
+  return packs || info.after_gap || info.first_lsn > 1 ? 2 : 1;
+}
 
 std::string SegmentName(uint64_t number);
 std::optional<uint64_t> SegmentNumber(std::string_view name);  // nullopt: no segment's name

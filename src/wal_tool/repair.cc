@@ -36,6 +36,8 @@ class Rewriter {
     info.format_version = std::max(info.format_version, kFormatVersion);
     info.first_lsn = first_lsn;
     info.durable_lsn = std::min(info.durable_lsn, first_lsn - 1);
+    info.after_gap &= first_lsn == original.first_lsn;
+    info.min_reader_version = std::max(info.min_reader_version, MinReaderVersion(info));
     info.predecessor_crc = 0;  // the predecessor may have been written anew as well
     if ((info.flags & kFlagEncrypted) != 0) {
       // With the key that is used now, which may be another one of the ring.

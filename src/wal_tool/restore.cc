@@ -193,7 +193,6 @@ Status Restore::WriteNewEpoch(const Plan& plan) {
   info.name = SegmentName(info.number);
   info.path = Target(info.name);
   info.format_version = kFormatVersion;
-  info.min_reader_version = kMinReaderVersion;
   info.identity = plan.model.identity;
   const std::string replication_id = RandomHex(sizeof(info.identity.replication_id));
   replication_id.copy(info.identity.replication_id, replication_id.size());
@@ -202,6 +201,7 @@ Status Restore::WriteNewEpoch(const Plan& plan) {
   info.created_at_ms = RealClock().WallMs();
   info.first_lsn = plan.point + 1;
   info.durable_lsn = plan.point;
+  info.min_reader_version = MinReaderVersion(info);
   info.salt = RandomUint64();
   info.predecessor_number = plan.segments.empty() ? 0 : plan.segments.back().number;
   info.predecessor_last_lsn = plan.point;

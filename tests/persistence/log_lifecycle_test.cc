@@ -103,6 +103,49 @@ TEST_P(LogLifecycleTest, RetiresWhatACheckpointCovers) {
   EXPECT_TRUE(Eventually([&] { return SegmentPaths(disk).size() == 1; }));
 }
 
+std::vector<uint32_t> MinReaderVersions(const SimDisk& disk) {
+  std::vector<uint32_t> versions;
+  for (const std::string& path : SegmentPaths(disk)) {
+    wal::SegmentInfo info;
+    info.number = *wal::SegmentNumber(path.substr(path.rfind('/') + 1));
+    wal::DecodeSegmentHeader(disk.Contents(path), &info);
+    EXPECT_EQ(info.problem, "");
+    versions.push_back(info.min_reader_version);
+  }
+  return versions;
+}
+
+// A reader of version 1 knows no checkpoints: what is left behind retired segments, or stands
+// behind a gap, it would take for the whole log.
+TEST_P(LogLifecycleTest, StatesWhoMayReadASegment) {
+  SimDisk disk;
+  wal::Options options = SmallSegments(GetParam());
+  Promise promise;
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  EXPECT_EQ(MinReaderVersions(disk), std::vector<uint32_t>{1});
+  Fill(*boot.log, promise, 2);
+  EXPECT_EQ(MinReaderVersions(disk), (std::vector<uint32_t>{1, 2, 2}));
+  const Lsn last = boot.log->metrics().sealed_lsn;
+  ASSERT_TRUE(PutCheckpoint(disk, *boot.log, kLogDirectory, last).ok());
+  boot.log->SetCheckpoint(last, last);
+  ASSERT_TRUE(Eventually([&] { return SegmentPaths(disk).size() == 1; }));
+  EXPECT_EQ(MinReaderVersions(disk), std::vector<uint32_t>{2});
+  ASSERT_TRUE(boot.log->Stop().ok());
+  boot.log.reset();
+
+  SimDisk fresh;
+  options.after_gap = true;
+  boot = BootLog(fresh, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  EXPECT_EQ(MinReaderVersions(fresh), std::vector<uint32_t>{2});
+  boot.log.reset();
+  wal::SegmentInfo behind_gap;
+  behind_gap.after_gap = true;
+  behind_gap.first_lsn = 1;
+  EXPECT_EQ(wal::MinReaderVersion(behind_gap), 2u);
+}
+
 TEST_P(LogLifecycleTest, RetainsAsManySegmentsAsItIsTold) {
   SimDisk disk;
   wal::Options options = SmallSegments(GetParam());
