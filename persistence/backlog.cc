@@ -42,7 +42,6 @@ constexpr size_t kCacheLine = 64;
 constexpr size_t kLargeTxnBytes = size_t{16} << 10;
 constexpr size_t kCheckedTxnsMax = 4096;
 // Listed in the report; all are counted. A disk that is full of holes must not fill the memory too.
-constexpr size_t kLostRangesMax = 10000;
 
 // What one call has found, added to the report at its end.
 struct Tally {
@@ -194,7 +193,8 @@ LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
              recovered.plan.ring.empty()),
       fallbacks_(std::move(recovered.fallbacks)),
       ring_places_(std::max(recovered.plan.ring_shard_count, 1u), recovered.units),
-      report_(std::move(report)) {
+      report_(std::move(report)),
+      lost_(std::move(recovered.lost)) {
   const Plan& plan = recovered.plan;
   if (plan.checkpoint) total_bytes_ += plan.checkpoint->file_bytes;
   for (const Plan::Segment& segment : plan.segments) {
@@ -206,7 +206,6 @@ LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
     ring_places_.Add(record.header.type, record.header.shard, record.payload, i * kFrameAlignment);
   }
   ring_places_.Finish();
-  for (const RecoveryReport::LostRange& lost : report_.lost) lost_.Add(lost.first, lost.last);
   levels_.push_back(MakeLevel(std::move(recovered.plan)));
 }
 
@@ -658,8 +657,7 @@ Status LogBacklog::NoteLost(Lsn first, Lsn last, const std::string& where,
   lost_.Add(first, last);
   std::string text = where + ": " + reason;
   for (const auto& [from, to] : ranges) {
-    report_.corrupted_entries += to == kUnknownLsn ? 1 : to - from + 1;
-    if (report_.lost.size() < kLostRangesMax) report_.lost.push_back({from, to, where});
+    report_.NoteLost(from, to, where);
     text += "; " + LostText(from, to) + " lost";
   }
   if (options_.recovery != RecoveryMode::kSalvage) {

@@ -75,6 +75,8 @@ struct Options {
   std::function<void(std::string_view)> on_fatal;
 };
 
+constexpr size_t kLostRangesMax = 1000;  // kept: a damaged log can have millions of bad places
+
 // What a restart found. Names as the specification gives them.
 struct RecoveryReport {
   uint64_t segments_processed = 0;
@@ -89,12 +91,23 @@ struct RecoveryReport {
     Lsn first, last;    // kUnknownLsn: nobody knows how many
     std::string where;  // segment and byte range
   };
-  std::vector<LostRange> lost;        // of very many not all
+  std::vector<LostRange> lost;        // the first kLostRangesMax of them
+  uint64_t lost_more = 0;             // ranges beyond those
   std::vector<std::string> warnings;  // whole sentences for the operator
   Lsn checkpoint_lsn = 0;             // 0 = none was used
   uint64_t checkpoint_entries = 0;    // keys in it
   uint64_t checkpoint_bytes = 0;
   std::string checkpoint_problem;  // why a newer one was not used
+
+  // Counts what is lost, and keeps where as long as there is room. `last` may be kUnknownLsn.
+  void NoteLost(Lsn first, Lsn last, std::string_view where) {
+    corrupted_entries += last == kUnknownLsn ? 1 : last - first + 1;
+    if (lost.size() < kLostRangesMax) {
+      lost.push_back({first, last, std::string(where)});
+    } else {
+      ++lost_more;
+    }
+  }
 };
 
 struct RecordView {

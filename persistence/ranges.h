@@ -1,5 +1,6 @@
 // A set of numbers, kept as the ranges that it consists of: what is added next to a range or over
-// it becomes a part of it. Not synchronized.
+// it becomes a part of it. Beyond a number of ranges what is added is joined to its neighbour, with
+// the numbers between them: memory is bounded, and what was added is always in. Not synchronized.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +15,8 @@ namespace crab::wal {
 class Ranges {
  public:
   using Range = std::pair<uint64_t, uint64_t>;  // first, last
+
+  explicit Ranges(size_t max = SIZE_MAX) : max_(max) {}
 
   // Nothing where last < first.
   void Add(uint64_t first, uint64_t last) {
@@ -30,7 +33,8 @@ class Ranges {
       if (next->second > last) last = next->second;
       next = ranges_.erase(next);
     }
-    ranges_.emplace_hint(next, first, last);
+    const auto added = ranges_.emplace_hint(next, first, last);
+    if (ranges_.size() > max_) Join(added);
   }
 
   bool Contains(uint64_t number) const {
@@ -57,7 +61,18 @@ class Ranges {
   size_t size() const { return ranges_.size(); }  // ranges
 
  private:
-  std::map<uint64_t, uint64_t> ranges_;  // last by first
+  using Map = std::map<uint64_t, uint64_t>;  // last by first
+
+  // With the range before it, or behind it where it is the first.
+  void Join(Map::iterator range) {
+    if (range == ranges_.begin()) ++range;
+    if (range == ranges_.end()) return;
+    std::prev(range)->second = range->second;
+    ranges_.erase(range);
+  }
+
+  size_t max_;
+  Map ranges_;
 };
 
 }  // namespace crab::wal

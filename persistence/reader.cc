@@ -85,7 +85,10 @@ class DirectoryReader final : public Reader {
   uint64_t epoch_ = 0;
   uint32_t running_crc_ = 0;
   bool running_crc_known_ = true;  // every frame of the segment so far was good
+  uint64_t sealed_number_ = 0;     // of the last segment whose running CRC is known to its end ...
+  uint32_t sealed_crc_ = 0;        // ... and that CRC
   bool skip_tried_ = false;
+  bool searched_ = false;  // the rest of the segment, for statements of what was durable
 
   // The records of the PACK before offset_ that have not been given out yet.
   std::unique_ptr<Codec> codec_;
@@ -137,6 +140,7 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
       const Lsn first = header.lsn + (pack ? 1 : 0);
       if ((pack || IsRecord(header.type)) && first < current().end_lsn && first > expected_) {
         frame->segment = &current();
+        searched_ = false;  // higher LSNs are possible now
         if (Missing(expected_, first - 1, "records are missing between two good ones", frame)) {
           return true;
         }
@@ -185,7 +189,7 @@ bool DirectoryReader::SkipSealed(Frame* frame) {
     }
     offset_ = offset;
     expected_ = last + 1;
-    running_crc_known_ = false;
+    running_crc_ = end.running_crc;  // as it is stated
     TakeGood(*candidate, frame);
     frame->skipped = true;
     return true;
@@ -299,8 +303,13 @@ bool DirectoryReader::EnterSegment(Frame* frame) {
   if (Successor() == nullptr && segment.first_lsn < chain_.void_first()) {
     durable_ = std::max(durable_, chain_.void_durable());
   }
+  if (segment.predecessor_crc != 0 && segment.predecessor_number == sealed_number_ &&
+      segment.predecessor_crc != sealed_crc_) {
+    warnings_.push_back(segment.name + " was written behind another " +
+                        SegmentName(sealed_number_) + " than the one that is there");
+  }
   in_segment_ = true;
-  skip_tried_ = false;
+  skip_tried_ = searched_ = false;
   offset_ = kSegmentHeaderBytes;
   running_crc_ = 0;
   running_crc_known_ = true;
@@ -408,6 +417,10 @@ void DirectoryReader::TakeGood(const Candidate& candidate, Frame* frame) {
   }
   const uint32_t body = header.crc;
   running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
+  if (IsEnd(header.type) && running_crc_known_) {
+    sealed_number_ = segment.number;
+    sealed_crc_ = running_crc_;
+  }
   // Both are followed by nothing: what stands there is older than the file.
   if (IsEnd(header.type)) LeaveSegment();
 }
@@ -433,12 +446,14 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
   Candidate next;
   const uint64_t resume = TRY(frames_.Find(offset_, {expected_, offset_}, &next));
   if (successor == nullptr) {
-    // Later statements count as much as earlier ones.
+    // Later statements count as much as earlier ones. Once is enough: what is possible behind a
+    // later place was possible behind this one.
     uint64_t at = resume;
-    for (Candidate later = next; later.good;) {
+    for (Candidate later = next; later.good && !searched_;) {
       NoteStatement(later.header, later.payload);
       at = TRY(frames_.Find(at + later.bytes, {expected_, offset_}, &later));
     }
+    searched_ = true;
     if (expected_ > durable_lsn()) {
       const uint64_t end = TRY(frames_.LastWrittenByte(offset_));
       frame->bytes = end - offset_;

@@ -51,7 +51,11 @@ class Recovery {
   Status Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
   Status StopBefore(const std::string& text);
   void Warn(std::string text) {
-    if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(std::move(text));
+    if (report_.warnings.size() < kWarningsMax) {
+      report_.warnings.push_back(std::move(text));
+    } else {
+      ++unsaid_;
+    }
   }
   Lsn checkpoint_lsn() const { return found_.plan.checkpoint_lsn(); }
   // What nobody is going to replay need not be whole.
@@ -67,6 +71,7 @@ class Recovery {
   std::vector<Lsn> stated_checkpoints_;  // by their names
   Lsn damaged_checkpoint_lsn_ = 0;       // the highest of them
   uint64_t last_number_ = ~uint64_t{0};
+  uint64_t unsaid_ = 0;  // warnings beyond kWarningsMax
   bool stopped_cleanly_ = false;
   bool stopped_early_ = false;            // kPrefix met something bad
   const SegmentInfo* segment_ = nullptr;  // the last one that a frame came from
@@ -89,6 +94,9 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) 
     Warn("the log was not stopped cleanly and there is no ring from then in " +
          (options_.ring_directory.empty() ? std::string("use") : options_.ring_directory) +
          ": what had not reached the disk is lost");
+  }
+  if (unsaid_ > 0) {
+    report_.warnings.push_back("and " + std::to_string(unsaid_) + " more warnings like these");
   }
   return std::move(found_);
 }
@@ -422,8 +430,8 @@ Status Recovery::Lost(Lsn first, Lsn last, const std::string& where, const std::
   std::string text = where + ": " + reason;
   if (last >= first) {
     text += "; " + LostText(first, last) + " lost";
-    report_.corrupted_entries += last == kUnknownLsn ? 1 : last - first + 1;
-    report_.lost.push_back({first, last, where});
+    report_.NoteLost(first, last, where);
+    found_.lost.Add(first, last);
   }
   if (mode() == RecoveryMode::kSalvage) {
     Warn(text + "; going on behind it (the result may be a state that never was)");

@@ -17,12 +17,16 @@
 #include "persistence/disk.h"
 #include "persistence/log.h"
 #include "persistence/places.h"
+#include "persistence/ranges.h"
 #include "persistence/reader.h"
 #include "persistence/record.h"
 #include "persistence/ring.h"
 #include "utils/status.h"
 
 namespace crab::wal {
+
+// Ranges of lost LSNs that are remembered apart, so that none is told twice: a few MiB.
+constexpr size_t kToldRangesMax = 50000;
 
 // What is to be replayed, beginning behind one checkpoint or at the log's first record.
 struct Plan {
@@ -82,6 +86,8 @@ struct Recovered {
 
   // Checkpoints of a time that `prefix` leaves out: their LSNs will be given out again.
   std::vector<std::string> void_checkpoints;
+
+  Ranges lost{kToldRangesMax};  // LSNs that have been told as lost
 
   Lsn checkpoint_lsn = 0;  // of the one in `plan`
   Plan plan;

@@ -350,7 +350,7 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("wal_recovery_corrupted_entries", recovery.corrupted_entries);
   page.Field("wal_recovery_bytes_processed", recovery.bytes_processed);
   page.Field("wal_recovery_ring_entries", recovery.ring_entries_recovered);
-  page.Field("wal_recovery_lost_ranges", recovery.lost.size());
+  page.Field("wal_recovery_lost_ranges", recovery.lost.size() + recovery.lost_more);
   page.Field("wal_recovery_time_ms", recovery.recovery_time_ms);
   if (log == nullptr) return;
   page.Field("wal_checkpoint_in_progress", checkpointer.running() ? 1 : 0);

@@ -235,6 +235,9 @@ void Server::LogRecovered() const {
     LogError("records lost",
              {{"first_lsn", lost.first}, {"last_lsn", lost.last}, {"where", lost.where}});
   }
+  if (recovery_.lost_more > 0) {
+    LogError("records lost at more places", {{"places", recovery_.lost_more}});
+  }
   LogInfo("recovered", {{"segments", recovery_.segments_processed},
                         {"records", recovery_.entries_recovered},
                         {"from_ring", recovery_.ring_entries_recovered},

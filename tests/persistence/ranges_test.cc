@@ -44,6 +44,37 @@ TEST(RangesTest, ReachesToTheLargestNumber) {
   EXPECT_TRUE(ranges.Without(0, kLast).empty());
 }
 
+// Full, it holds more than was added and never less.
+TEST(RangesTest, KeepsNoMoreRangesThanItMay) {
+  Ranges ranges(3);
+  for (uint64_t i = 1; i <= 1000; ++i) {
+    ranges.Add(i * 10, i * 10 + 1);
+    ASSERT_LE(ranges.size(), 3u);
+    ASSERT_TRUE(ranges.Contains(i * 10 + 1));
+  }
+  EXPECT_EQ(ranges.Without(0, 10002),
+            (std::vector<Ranges::Range>{{0, 9}, {12, 19}, {22, 29}, {10002, 10002}}));
+  ranges.Add(1, 2);  // before all others
+  EXPECT_EQ(ranges.size(), 3u);
+  EXPECT_EQ(ranges.Without(0, 20), (std::vector<Ranges::Range>{{0, 0}, {12, 19}}));
+  Ranges one(1);
+  one.Add(5, 6);
+  one.Add(1, 2);
+  one.Add(9, 9);
+  EXPECT_EQ(one.Without(0, 10), (std::vector<Ranges::Range>{{0, 0}, {10, 10}}));
+
+  Random random(Mix(TestSeed(), 2));
+  Ranges few(5);
+  std::set<uint64_t> added;
+  for (int i = 0; i < 300; ++i) {
+    const uint64_t first = random.Below(5000), last = first + random.Below(9);
+    few.Add(first, last);
+    for (uint64_t number = first; number <= last; ++number) added.insert(number);
+    ASSERT_LE(few.size(), 5u);
+    for (const uint64_t number : added) ASSERT_TRUE(few.Contains(number)) << TestSeed();
+  }
+}
+
 TEST(RangesTest, IsTheSetOfItsNumbers) {
   Random random(Mix(TestSeed(), 1));
   for (int round = 0; round < 200; ++round) {
