@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "persistence/checkpoint.h"
@@ -14,6 +15,7 @@ namespace crab::wal {
 Result<Chain> Chain::Read(Disk& disk, const std::string& directory, const Options& options) {
   Chain chain;
   TRY(chain.List(disk, directory, options.last_number));
+  TRY(chain.DropForeign(disk, directory));
   chain.RelateSegments();
   chain.checkpoint_lsn_ = options.checkpoint_lsn.value_or(0);
   chain.damaged_checkpoint_lsn_ = options.damaged_checkpoint_lsn;
@@ -39,15 +41,12 @@ Status Chain::List(Disk& disk, const std::string& directory, uint64_t last_numbe
 }
 
 Status Chain::FindCheckpoint(Disk& disk, const std::string& directory) {
-  uint64_t log_id = 0;
-  for (const SegmentInfo& segment : segments_) {
-    if (segment.problem.empty()) log_id = segment.identity.log_id;
-  }
   for (const CheckpointInfo& checkpoint : TRY(ListCheckpoints(disk, directory))) {
+    const bool good = checkpoint.problem.empty();
+    if (good && log_id_ != 0 && checkpoint.identity.log_id != log_id_) continue;
     const Lsn stated = CheckpointLsn(checkpoint.name).value_or(0);
     damaged_checkpoint_lsn_ = std::max(damaged_checkpoint_lsn_, stated);
-    if (!checkpoint.problem.empty()) continue;
-    if (log_id != 0 && checkpoint.identity.log_id != log_id) continue;
+    if (!good) continue;
     checkpoint_lsn_ = std::max(checkpoint_lsn_, checkpoint.lsn);
   }
   return Status::Ok();
@@ -137,6 +136,34 @@ Status Chain::ReadHeader(Disk& disk, SegmentInfo* segment) {
   return Status::Ok();
 }
 
+// Files of another log get here by somebody's hand. Whose directory it is say most of the segments
+// and checkpoints in it, and where as many are of each log, the newest segment: so a single file
+// that was copied here by mistake cannot make everything else foreign.
+Status Chain::DropForeign(Disk& disk, const std::string& directory) {
+  std::map<uint64_t, uint64_t> files;  // by log id
+  for (const SegmentInfo& segment : segments_) {
+    if (!segment.problem.empty()) continue;
+    log_id_ = segment.identity.log_id;
+    ++files[log_id_];
+  }
+  if (files.size() < 2) return Status::Ok();
+  for (const CheckpointInfo& checkpoint : TRY(ListCheckpoints(disk, directory))) {
+    if (checkpoint.problem.empty()) ++files[checkpoint.identity.log_id];
+  }
+  uint64_t most = files[log_id_];
+  for (const SegmentInfo& segment : segments_) {
+    if (!segment.problem.empty() || files[segment.identity.log_id] <= most) continue;
+    log_id_ = segment.identity.log_id;
+    most = files[log_id_];
+  }
+  for (SegmentInfo& segment : segments_) {
+    if (segment.problem.empty() && segment.identity.log_id != log_id_) {
+      segment.problem = kForeignProblem;
+    }
+  }
+  return Status::Ok();
+}
+
 // Finds segments that do not belong, and where each one is cut off by a later epoch.
 void Chain::RelateSegments() {
   const SegmentInfo* newest = nullptr;
@@ -149,10 +176,6 @@ void Chain::RelateSegments() {
   Lsn cut = ~Lsn{0};
   for (auto segment = segments_.rbegin(); segment != segments_.rend(); ++segment) {
     if (!segment->problem.empty()) continue;
-    if (segment->identity.log_id != newest->identity.log_id) {
-      segment->problem = "it belongs to another log";
-      continue;
-    }
     if (segment->epoch > epoch) {
       segment->problem = "its epoch is above that of a later segment";
       continue;

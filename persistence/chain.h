@@ -33,6 +33,7 @@ class Chain {
   explicit Chain(const SegmentInfo& segment) : segments_{segment} {}
 
   const std::vector<SegmentInfo>& segments() const { return segments_; }  // sorted by number
+  uint64_t log_id() const { return log_id_; }  // 0: no segment can be read
   std::vector<std::string> TakeWarnings() { return std::move(warnings_); }
   Lsn checkpoint_lsn() const { return checkpoint_lsn_; }  // of the one that will be used, 0 = none
   Lsn void_first() const {
@@ -58,11 +59,13 @@ class Chain {
   Status List(Disk& disk, const std::string& directory, uint64_t last_number);
   Status ReadHeader(Disk& disk, SegmentInfo* segment);
   Status FindCheckpoint(Disk& disk, const std::string& directory);
+  Status DropForeign(Disk& disk, const std::string& directory);
   void RelateSegments();
   void JudgeGaps();
 
   std::vector<SegmentInfo> segments_;
   std::vector<std::string> warnings_;
+  uint64_t log_id_ = 0;
   Lsn checkpoint_lsn_ = 0;
   Lsn damaged_checkpoint_lsn_ = 0;
   Lsn void_first_ = ~Lsn{0};

@@ -207,6 +207,7 @@ Status LogImpl::FindOldSegments() {
   int64_t ended_at_ms = clock_.WallMs();
   Lsn last = kUnknownLsn;
   for (auto info = found.rbegin(); info != found.rend(); ++info) {
+    if (info->problem == kForeignProblem) continue;  // not ours to remove
     old_segments_.push_front({info->path, last, ended_at_ms, info->file_bytes});
     if (!info->problem.empty()) continue;
     last = std::min(last, info->first_lsn - 1);

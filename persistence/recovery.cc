@@ -144,7 +144,7 @@ Status Recovery::ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoint
                                "wal.encryption_key_file; nothing was changed",
                            ENOKEY);
     }
-    const std::string problem = other_log  ? "it belongs to another log"
+    const std::string problem = other_log  ? kForeignProblem
                                 : !has_key ? "its key is missing"
                                 : chosen   ? checkpoint.problem
                                            : CheckpointProblem(checkpoint);

@@ -10,6 +10,9 @@
 
 namespace crab::wal {
 
+// The problem of a good segment that lies in the directory of a log it is no part of.
+constexpr char kForeignProblem[] = "it belongs to another log";
+
 // What a segment's header says; FORMAT.md explains the fields.
 struct SegmentInfo {
   std::string name;         // "wal-00000000000000000001.log"

@@ -8,14 +8,17 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <iostream>
 #include <random>
+#include <thread>
 
 #include "persistence/log.h"
 #include "persistence/reader.h"
 #include "persistence/record.h"
+#include "persistence/recovery.h"
 #include "persistence/segment.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
@@ -513,6 +516,217 @@ TEST(LogCorruptionTest, GoesOnBehindTheLastSegmentThatCannotBeRead) {
     ASSERT_NE(boot.log, nullptr) << boot.error;
     EXPECT_EQ(boot.records, records);
     EXPECT_TRUE(boot.report.lost.empty());
+  }
+}
+
+wal::SegmentInfo HeaderOf(const SimDisk& disk, const std::string& path) {
+  wal::SegmentInfo info;
+  info.path = path;
+  info.name = path.substr(path.rfind('/') + 1);
+  info.number = *wal::SegmentNumber(info.name);
+  wal::DecodeSegmentHeader(disk.Contents(path), &info);
+  EXPECT_EQ(info.problem, "") << path;
+  return info;
+}
+
+// As a segment of another number; frames stay where they are, so their checksums hold.
+std::string Renumbered(const SimDisk& disk, const std::string& path, uint64_t number) {
+  wal::SegmentInfo info = HeaderOf(disk, path);
+  info.number = number;
+  std::string bytes = disk.Contents(path);
+  return bytes.replace(0, wal::kSegmentHeaderBytes, wal::EncodeSegmentHeader(info));
+}
+
+std::string PathOf(uint64_t number) {
+  return std::string(kLogDirectory) + "/" + wal::SegmentName(number);
+}
+
+// A file that was copied into the wrong directory costs nothing, whatever its number: its records
+// are not applied, those of the log are all found, and it stays where it is.
+TEST(LogCorruptionTest, ASegmentOfAnotherLogTakesNothingWithIt) {
+  const Original original = StoppedLog();
+  const Original other = KilledLog();
+  wal::Options options = LogOptions(SyncPolicy::kSync);
+  for (const uint64_t number : {2, 4, 9}) {
+    SCOPED_TRACE(number);
+    auto disk = original.Disk();
+    std::string foreign;
+    {
+      auto from = other.Disk();
+      foreign = Renumbered(*from, SegmentPaths(*from).back(), number);
+    }
+    disk->PutFile(PathOf(number), foreign);
+    const uint64_t log_id = HeaderOf(*disk, PathOf(1)).identity.log_id;
+    Boot boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.identity.log_id, log_id);
+    Records expected = original.records;
+    if (number == 2) {  // it stands in the place of one
+      const Lsn first = 9, last = 16;
+      for (Lsn lsn = first; lsn <= last; ++lsn) expected.erase(lsn);
+      ASSERT_EQ(boot.report.lost.size(), 1u);
+      EXPECT_EQ(boot.report.lost[0].first, first);
+      EXPECT_EQ(boot.report.lost[0].last, last);
+    }
+    EXPECT_EQ(boot.records, expected);
+    const bool told =
+        std::any_of(boot.report.warnings.begin(), boot.report.warnings.end(),
+                    [](const auto& text) { return text.find("another log") != text.npos; });
+    EXPECT_TRUE(told);
+    // New segments go behind it, and retiring does not take it for one of the log's.
+    const Lsn lsn = boot.log->Append(wal::RecordType::kEffect, 3, "new");
+    ASSERT_TRUE(WaitDurable(*boot.log, lsn));
+    expected[lsn] = {wal::RecordType::kEffect, 3, "new"};
+    ASSERT_TRUE(boot.log->Stop().ok());
+    boot.log.reset();
+    boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records, expected);
+    const Lsn checkpoint = boot.log->last_lsn();
+    ASSERT_TRUE(PutCheckpoint(*disk, *boot.log, kLogDirectory, checkpoint).ok());
+    boot.log->SetCheckpoint(checkpoint, checkpoint);
+    for (int ms = 0; ms < 5000 && SegmentPaths(*disk).size() > 2; ++ms) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_EQ(SegmentPaths(*disk).size(), 2u);
+    EXPECT_EQ(disk->Contents(PathOf(number)), foreign);
+    // The log's own checkpoint outweighs it too, where one segment is left.
+    ASSERT_TRUE(boot.log->Stop().ok());
+    boot.log.reset();
+    disk->RemoveFile(PathOf(number));
+    disk->PutFile(PathOf(20), Renumbered(*other.Disk(), other.files.rbegin()->first, 20));
+    boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.report.checkpoint_lsn, checkpoint);
+    EXPECT_EQ(boot.identity.log_id, log_id);
+  }
+}
+
+// Two lives of one log share its id, its salts' past and its LSNs. A file of the one in the other
+// is found by what its successor says of it.
+TEST(LogCorruptionTest, TellsOfASegmentFromAnotherLifeOfTheLog) {
+  const Original original = StoppedLog();
+  const auto live = [&](char letter) {
+    auto disk = original.Disk();
+    Boot boot = BootLog(*disk, LogOptions(SyncPolicy::kSync));
+    EXPECT_NE(boot.log, nullptr) << boot.error;
+    for (int segment = 0; segment < 2; ++segment) {
+      const Lsn lsn = boot.log->Append(wal::RecordType::kEffect, 1, std::string(20, letter));
+      EXPECT_TRUE(WaitDurable(*boot.log, lsn));
+      boot.log->RequestRotate();
+      boot.log->Kick();
+      for (int ms = 0; ms < 5000 && boot.log->metrics().sealed_lsn < lsn; ++ms) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+    EXPECT_TRUE(boot.log->Stop().ok());
+    return disk;
+  };
+  const auto one = live('1');
+  const auto two = live('2');
+  for (const RecoveryMode mode : {RecoveryMode::kSalvage, RecoveryMode::kStrict}) {
+    wal::Options options = LogOptions(SyncPolicy::kSync);
+    options.recovery = mode;
+    const auto whole = one->PowerCut();
+    Boot boot = BootLog(*whole, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_TRUE(boot.report.warnings.empty() ||
+                boot.report.warnings[0].find("behind another") == std::string::npos);
+    boot.log.reset();
+    const auto mixed = one->PowerCut();
+    mixed->PutFile(PathOf(4), two->Contents(PathOf(4)));
+    boot = BootLog(*mixed, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const bool told = std::any_of(
+        boot.report.warnings.begin(), boot.report.warnings.end(), [](const std::string& text) {
+          return text.find(wal::SegmentName(5) + " was written behind another") == 0;
+        });
+    EXPECT_TRUE(told);
+    boot.log.reset();
+  }
+}
+
+// Without its checkpoint nothing behind a gap counts: also where the GAP frame is damaged.
+TEST(LogCorruptionTest, KnowsAGapWhoseFrameIsDamaged) {
+  const Original original = StoppedLog();
+  auto disk = original.Disk();
+  wal::Options options = LogOptions(SyncPolicy::kSync);
+  options.after_gap = true;
+  {
+    Boot boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const Lsn lsn = boot.log->Append(wal::RecordType::kEffect, 1, "behind the gap");
+    boot.log->RequestSync();
+    for (int ms = 0; ms < 5000 && boot.log->metrics().synced_lsn < lsn; ++ms) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  options.after_gap = false;
+  const std::string path = SegmentPaths(*disk).back();
+  ASSERT_TRUE(HeaderOf(*disk, path).after_gap);
+  for (uint64_t at = 0; at < wal::FrameBytes(0); ++at) {
+    SCOPED_TRACE(at);
+    auto hurt = disk->PowerCut();
+    hurt->FlipBit(path, (wal::kSegmentHeaderBytes + at) * 8 + at % 8);
+    Boot boot = BootLog(*hurt, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records, original.records);
+    EXPECT_TRUE(boot.report.lost.empty());
+  }
+}
+
+// Bad places without number: what is kept of them has a bound, what is counted has none, and the
+// rest of the last segment is searched once, not once for each of them.
+TEST(LogCorruptionTest, CountsMoreLossesThanItKeeps) {
+  constexpr uint64_t kRecords = 5000;
+  SimDisk disk;
+  wal::Options options = LogOptions(SyncPolicy::kNone);
+  options.max_segment_bytes = 64 << 20;
+  Records records;
+  {
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    for (uint64_t i = 0; i < kRecords; ++i) {
+      const std::string payload = "record " + std::to_string(i) + std::string(400, '.');
+      const Lsn lsn = boot.log->Append(wal::RecordType::kEffect, 1, payload);
+      records[lsn] = {wal::RecordType::kEffect, 1, payload};
+      // A statement that all so far is durable comes with the next write.
+      if (i + 2 < kRecords) continue;
+      boot.log->RequestSync();
+      ASSERT_TRUE(WaitDurable(*boot.log, lsn));
+    }
+    ASSERT_TRUE(boot.log->Stop().ok());
+  }
+  ASSERT_EQ(SegmentPaths(disk).size(), 1u);
+  const std::string path = SegmentPaths(disk).front();
+  std::string bytes = disk.Contents(path);
+  uint64_t bad = 0;
+  for (Lsn lsn = 2; lsn < kRecords; lsn += 2) {
+    const size_t at = bytes.find(records.at(lsn).payload);
+    ASSERT_NE(at, std::string::npos);
+    bytes[at + 5] ^= 1;
+    records.erase(lsn);
+    ++bad;
+  }
+  disk.PutFile(path, bytes);
+  ASSERT_GT(bad, 2 * wal::kLostRangesMax);
+  for (const bool sealed : {true, false}) {
+    SCOPED_TRACE(sealed);
+    // Without its end the file is read through before anything is replayed.
+    if (!sealed) bytes.resize(bytes.size() - wal::FrameBytes(sizeof(wal::EndPayload)));
+    disk.PutFile(path, bytes);
+    const uint64_t calls = disk.all_calls();
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_LT(disk.all_calls() - calls, 500u);
+    EXPECT_EQ(boot.records, records);
+    EXPECT_EQ(boot.report.corrupted_entries, bad);
+    EXPECT_EQ(boot.report.lost.size(), wal::kLostRangesMax);
+    EXPECT_EQ(boot.report.lost_more, bad - wal::kLostRangesMax);
+    EXPECT_LE(boot.report.warnings.size(), wal::kWarningsMax + 1);
+    EXPECT_EQ(boot.report.warnings.back().starts_with("and "), !sealed);
+    boot.log.reset();
+    for (const std::string& other : disk.Paths()) disk.RemoveFile(other);
   }
 }
 
