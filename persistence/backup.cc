@@ -5,7 +5,9 @@
 #include <memory>
 #include <vector>
 
+#include "persistence/chain.h"
 #include "persistence/checkpoint.h"
+#include "persistence/frames.h"
 #include "persistence/reader.h"
 #include "persistence/record.h"
 #include "persistence/scan.h"
@@ -38,13 +40,18 @@ class Attempt {
   Result<bool> Run();
 
  private:
-  Result<bool> TakeCheckpoints(const std::vector<std::string>& names);
-  Result<bool> TakeSegments(const std::vector<std::string>& names);
+  Result<bool> TakeCheckpoints();
+  Result<bool> TakeSegments(const Chain& chain);
   Result<bool> Take(const std::string& name);
   Result<bool> CopyWhole(const std::string& name);
   Result<bool> TakeGrowing(const std::string& name);
+  Result<bool> StopsAtDamage(SegmentScan& scan);
   Result<bool> IsWhole();
   void StopBeforeGap();
+  // One that cannot be read is not known to be another's.
+  bool IsOurs(const CheckpointInfo& info) const {
+    return !info.problem.empty() || log_id_ == 0 || info.identity.log_id == log_id_;
+  }
   bool IsThere(const std::string& name) { return disk_.Open(Source(name), OpenMode::kRead).ok(); }
   std::string Source(const std::string& name) const { return source_ + "/" + name; }
   std::string Target(const std::string& name) const { return target_ + "/" + name; }
@@ -63,35 +70,34 @@ class Attempt {
   const BackupOptions& options_;
   BackupReport& report_;
   std::vector<std::string> made_;
+  uint64_t log_id_ = 0;
   std::string first_segment_;
   Lsn checkpoint_lsn_ = 0;
   uint64_t done_ = 0, total_ = 0;
 };
 
 Result<bool> Attempt::Run() {
-  const auto names = [&](auto&& suits) -> Result<std::vector<std::string>> {
-    std::vector<std::string> found = TRY(disk_.List(source_));
-    std::erase_if(found, [&](const std::string& name) { return !suits(name); });
-    return found;
-  };
-  const auto checkpoints =
-      TRY(names([](const std::string& name) { return CheckpointLsn(name).has_value(); }));
-  if (!TRY(TakeCheckpoints(checkpoints))) return false;
-  const auto segments =
-      TRY(names([](const std::string& name) { return SegmentNumber(name).has_value(); }));
-  if (segments.empty()) {
+  log_id_ = TRY(Chain::Read(disk_, source_, {.checkpoint_lsn = 0})).log_id();
+  if (!TRY(TakeCheckpoints())) return false;
+  // Those that are there now: after the checkpoints.
+  const Chain chain = TRY(Chain::Read(disk_, source_, {.checkpoint_lsn = 0}));
+  if (chain.segments().empty()) {
     return Status::Error("there is no log in " + source_ + ": it holds no segment", ENOENT);
   }
-  if (!TRY(TakeSegments(segments)) || !TRY(IsWhole())) return false;
+  if (!TRY(TakeSegments(chain)) || !TRY(IsWhole())) return false;
   StopBeforeGap();
   TRY(disk_.SyncDirectory(target_));
   made_.clear();
   return true;
 }
 
-Result<bool> Attempt::TakeCheckpoints(const std::vector<std::string>& names) {
-  for (const std::string& name : names) {
-    if (!TRY(Take(name))) return false;
+Result<bool> Attempt::TakeCheckpoints() {
+  for (const CheckpointInfo& info : TRY(ListCheckpoints(disk_, source_))) {
+    if (!IsOurs(info)) {
+      ++report_.foreign;
+      continue;
+    }
+    if (!TRY(Take(info.name))) return false;
     ++report_.checkpoints;
   }
   for (const CheckpointInfo& info : TRY(ListCheckpoints(disk_, target_))) {
@@ -100,15 +106,20 @@ Result<bool> Attempt::TakeCheckpoints(const std::vector<std::string>& names) {
   return true;
 }
 
-Result<bool> Attempt::TakeSegments(const std::vector<std::string>& names) {
-  for (const std::string& name : names) {
-    const auto file = disk_.Open(Source(name), OpenMode::kRead);
-    if (!file.ok()) continue;  // told below
-    if (auto size = file.value()->Size(); size.ok()) total_ += *size;
+Result<bool> Attempt::TakeSegments(const Chain& chain) {
+  // A server that runs writes to the newest one whose header can be read.
+  const SegmentInfo* growing = &chain.segments().back();
+  for (const SegmentInfo& segment : chain.segments()) {
+    total_ += segment.file_bytes;
+    if (segment.problem.empty()) growing = &segment;
   }
-  first_segment_ = names.front();
-  for (const std::string& name : names) {
-    if (!TRY(name == names.back() ? TakeGrowing(name) : Take(name))) return false;
+  for (const SegmentInfo& segment : chain.segments()) {
+    if (segment.problem == kForeignProblem) {
+      ++report_.foreign;
+      continue;
+    }
+    if (first_segment_.empty()) first_segment_ = segment.name;
+    if (!TRY(&segment == growing ? TakeGrowing(segment.name) : Take(segment.name))) return false;
     ++report_.segments;
   }
   return true;
@@ -181,6 +192,11 @@ Result<bool> Attempt::TakeGrowing(const std::string& name) {
   }
   report_.lsn = last;
   if (scan.ended()) return Take(name);  // nobody writes to it any more
+  if (TRY(StopsAtDamage(scan))) {
+    // What is behind it counts too, and how is for the reader of the backup to judge.
+    report_.damaged = true;
+    return CopyWhole(name);
+  }
   total_ -= std::min(total_, scan.info().file_bytes - std::min(end, scan.info().file_bytes));
   auto copied =
       CopyFile(disk_, Source(name), Target(name), end, [&](uint64_t bytes) { return Tell(bytes); });
@@ -193,6 +209,28 @@ Result<bool> Attempt::TakeGrowing(const std::string& name) {
   return *copied == end && IsThere(name);
 }
 
+// Whether where the frames end is not the end of what has been written: there is one behind it.
+Result<bool> Attempt::StopsAtDamage(SegmentScan& scan) {
+  auto file = disk_.Open(scan.info().path, OpenMode::kRead);
+  if (!file.ok()) {
+    if (file.system_errno() == ENOENT) return false;  // retired: the copy will find that out
+    return file.TakeStatus();
+  }
+  SegmentInfo info = scan.info();
+  info.file_bytes = TRY((*file)->Size());
+  Frames frames;
+  frames.Reset(std::move(file).value(), info);
+  const uint64_t end = scan.offset();
+  const Lsn next = std::max(scan.last_lsn() + 1, info.first_lsn);
+  Frames::Candidate found;
+  (void)TRY(frames.Find(end, {next, end}, &found));
+  if (!found.good) return false;
+  // A server writes from the front to the back: where it has only gone on meanwhile, the place can
+  // be read now.
+  SegmentScan::Frame frame;
+  return !TRY(scan.Next(&frame));
+}
+
 // Whether the segments begin where the newest checkpoint ends, or before.
 Result<bool> Attempt::IsWhole() {
   auto first = SegmentScan::Open(disk_, Target(first_segment_));
@@ -200,7 +238,7 @@ Result<bool> Attempt::IsWhole() {
   if ((*first)->info().first_lsn <= checkpoint_lsn_ + 1) return true;
   // Older segments may have been retired between the two lists; a newer checkpoint is there then.
   for (const CheckpointInfo& info : TRY(ListCheckpoints(disk_, source_))) {
-    if (info.problem.empty() && info.lsn > checkpoint_lsn_) return false;
+    if (info.problem.empty() && IsOurs(info) && info.lsn > checkpoint_lsn_) return false;
   }
   return true;
 }

@@ -26,7 +26,9 @@ struct BackupReport {
   uint64_t checkpoints = 0, segments = 0;
   uint64_t linked_files = 0, linked_bytes = 0;
   uint64_t copied_files = 0, copied_bytes = 0;
-  uint64_t tries = 1;  // begun anew because files were retired meanwhile
+  uint64_t foreign = 0;  // files of another log that were left out
+  bool damaged = false;  // in the segment that grows: what stands behind it was taken as it is
+  uint64_t tries = 1;    // begun anew because files were retired meanwhile
 };
 
 struct BackupOptions {

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "persistence/frames.h"
 #include "persistence/segment.h"
 #include "utils/crc32c.h"
 
@@ -71,6 +72,7 @@ Result<bool> SegmentScan::Try(Frame* frame) {
   if (whole.size() < bytes) return false;
   const uint32_t body = Crc32c(whole.substr(sizeof(header.crc)));
   if ((body ^ PlaceMix(info_.salt, offset_)) != header.crc) return false;
+  if (!MayHold(info_, header)) return false;
   header.crc = body;
   frame->payload = whole.substr(sizeof(header), header.length);
   frame->offset = offset_;

@@ -24,6 +24,8 @@ int RunBackup(Tool& tool) {
                     .Number("copied_files", report->copied_files)
                     .Number("copied_bytes", report->copied_bytes)
                     .Number("tries", report->tries)
+                    .Number("foreign", report->foreign)
+                    .Raw("damaged", report->damaged ? "true" : "false")
                     .text()
              << "\n";
   } else {
@@ -31,6 +33,12 @@ int RunBackup(Tool& tool) {
              << report->checkpoints << " checkpoints and " << report->segments << " segments, "
              << report->linked_files << " linked, " << report->copied_files << " copied ("
              << FormatBytes(report->copied_bytes) << ")\n";
+    if (report->foreign > 0) {
+      tool.out << report->foreign << " files of another log were left out\n";
+    }
+    if (report->damaged) {
+      tool.out << "the last segment is damaged, and was taken as it is: see verify\n";
+    }
   }
   return kToolGood;
 }

@@ -1,11 +1,15 @@
 // crabcache-wal tail: reads segments one after the other and waits where the last one ends. It sees
 // a record when the server has written it, judges nothing, and steps over what does not check when
 // a newer segment is there.
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <deque>
 #include <optional>
 #include <thread>
 
+#include "persistence/chain.h"
+#include "persistence/frames.h"
 #include "persistence/scan.h"
 #include "persistence/segment.h"
 #include "src/wal_tool/tool.h"
@@ -36,6 +40,7 @@ class Tail {
   Codec codec_;
   std::string scratch_;
   std::unique_ptr<SegmentScan> scan_;
+  uint64_t log_id_ = 0;  // 0 = not known yet
   uint64_t number_ = 0;  // of the segment that is read
   uint64_t epoch_ = 0;
   Lsn next_ = 0;  // of the record to come, 0 = any
@@ -62,11 +67,13 @@ Status Tail::EnterFirst() {
   if (numbers.empty()) {
     return Status::Error("there is no log in " + request_.directory + ": it holds no segment");
   }
+  log_id_ = TRY(Chain::Read(tool_.disk, request_.directory, {.checkpoint_lsn = 0})).log_id();
   uint64_t chosen = numbers.back();
   std::optional<Lsn> end;
   for (auto number = numbers.rbegin(); number != numbers.rend(); ++number) {
-    chosen = *number;
     auto scan = SegmentScan::Open(tool_.disk, request_.directory + "/" + SegmentName(*number));
+    if (scan.ok() && (*scan)->info().identity.log_id != log_id_) continue;
+    chosen = *number;
     if (!scan.ok()) continue;  // retired meanwhile, or damaged
     const Lsn first = (*scan)->info().first_lsn;
     if (request_.from) {
@@ -95,6 +102,12 @@ Status Tail::Enter(uint64_t number) {
   }
   scan_ = std::move(scan).value();
   const SegmentInfo& info = scan_->info();
+  if (log_id_ == 0) log_id_ = info.identity.log_id;
+  if (info.identity.log_id != log_id_) {
+    Announce(JsonObject().Text("event", "foreign").Text("segment", info.name));
+    scan_ = nullptr;
+    return Status::Ok();
+  }
   wall_ms_ = info.created_at_ms;
   if (epoch_ != 0 && info.epoch != epoch_) {
     Announce(JsonObject()
@@ -142,19 +155,23 @@ Status Tail::Take(const SegmentScan::Frame& frame) {
     return Status::Ok();
   }
   if (frame.header.type != static_cast<uint8_t>(FrameType::kPack)) return Status::Ok();
-  if (frame.payload.size() < sizeof(PackPayload)) return Status::Error("a PACK is too short");
-  PackContext context = {
-      scan_->info().identity.log_id, number_, scan_->info().salt, frame.offset, {}};
-  std::memcpy(&context.payload, frame.payload.data(), sizeof(context.payload));
-  std::string_view plain =
-      TRY(codec_.Unpack(frame.payload.substr(sizeof(PackPayload)), context.bytes(),
-                        frame.header.flags, context.payload.plain_bytes, &scratch_));
-  while (plain.size() >= sizeof(FrameHeader)) {
+  PackPayload pack;
+  auto unpacked = UnpackRecords(codec_, scan_->info(), frame.offset, frame.header.flags,
+                                frame.payload, &pack, &scratch_);
+  if (unpacked.system_errno() == ENOKEY) {
+    return Status::Error(scan_->info().path + ": " + std::string(unpacked.message()), ENOKEY);
+  }
+  if (!unpacked.ok()) {
+    Announce(JsonObject()
+                 .Text("event", "damaged")
+                 .Text("reason", scan_->info().name + ": " + std::string(unpacked.message())));
+    return Status::Ok();
+  }
+  for (std::string_view left = *unpacked; !left.empty();) {
     FrameHeader header;
-    std::memcpy(&header, plain.data(), sizeof(header));
-    if (FrameBytes(header.length) > plain.size()) break;
-    TakeRecord(header, plain.substr(sizeof(header), header.length));
-    plain.remove_prefix(FrameBytes(header.length));
+    std::memcpy(&header, left.data(), sizeof(header));
+    TakeRecord(header, left.substr(sizeof(header), header.length));
+    left.remove_prefix(FrameBytes(header.length));
   }
   return Status::Ok();
 }
@@ -165,8 +182,7 @@ Result<bool> Tail::ReadOn() {
   SegmentScan::Frame frame;
   while (!tool_.stopped()) {
     if (scan_ != nullptr && TRY(scan_->Next(&frame))) {
-      Status taken = Take(frame);
-      if (!taken.ok() && taken.system_errno() != EBADMSG) return taken;
+      TRY(Take(frame));
       any = true;
       continue;
     }

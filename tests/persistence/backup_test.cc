@@ -140,6 +140,94 @@ TEST_F(BackupTest, EndsBeforeAGapWithoutItsCheckpoint) {
   }
 }
 
+// Files of another log in the directory: they are left out, and what they say counts for nothing.
+TEST_F(BackupTest, LeavesFilesOfAnotherLogOut) {
+  SimDisk other_disk;
+  LogStory other(other_disk);
+  other.Boot();
+  other.Change(100, 7);
+  other.Checkpoint();
+  other.Stop();
+  TellAStory(story_);
+  story_.Boot();
+  PutForeignSegment(disk_, other_disk, 90);
+  const std::string checkpoint = wal::CheckpointName(other.checkpoints().front());
+  disk_.PutFile("wal/" + checkpoint, other_disk.Contents("wal/" + checkpoint));
+  // The server goes on, and what grows is still copied, not linked.
+  const wal::Lsn last = story_.Set(0, "last", "one");
+  auto report = wal::BackUp(disk_, "wal", "backup");
+  ASSERT_TRUE(report.ok()) << report.message();
+  EXPECT_EQ(report->foreign, 2u);
+  EXPECT_EQ(report->checkpoints, 1u);
+  EXPECT_EQ(report->copied_files, 1u);
+  EXPECT_LE(report->lsn, last);
+  EXPECT_GE(report->lsn + 1, last);
+  story_.Change(10, 11);
+  story_.Stop();
+  for (const std::string& path : disk_.Paths()) {
+    if (!path.starts_with("backup/")) continue;
+    EXPECT_EQ(path.find(wal::SegmentName(90)), std::string::npos);
+    EXPECT_EQ(path.find(checkpoint), std::string::npos);
+  }
+  Expect("backup", report->lsn, story_.At(report->lsn));
+}
+
+// Damage in the segment that grows: what stands behind it is durable too, and goes along.
+TEST_F(BackupTest, TakesWhatIsBehindDamageInTheLastSegment) {
+  TellAStory(story_);
+  story_.Boot();
+  const wal::Lsn bad = story_.Set(0, "bad", "place");
+  story_.Change(20, 12);
+  const std::string path = SegmentPaths(disk_).back();
+  const size_t at = disk_.Contents(path).find("place");
+  ASSERT_NE(at, std::string::npos);
+  disk_.FlipBit(path, at * 8);
+  auto report = wal::BackUp(disk_, "wal", "backup");
+  ASSERT_TRUE(report.ok()) << report.message();
+  EXPECT_TRUE(report->damaged);
+  story_.Stop();
+  const FoundData found = StartFrom(disk_, story_.options(), "backup", wal::RecoveryMode::kSalvage);
+  EXPECT_EQ(found.error, "");
+  ASSERT_EQ(found.report.lost.size(), 1u);
+  EXPECT_EQ(found.report.lost[0].first, bad);
+  EXPECT_EQ(found.report.lost[0].last, bad);
+  EXPECT_GE(found.last_lsn + 1, story_.after().rbegin()->first);
+}
+
+// Compressed and encrypted records stand in PACKs, which a backup takes without the key.
+TEST(BackupPackTest, TakesPacksAsFarAsTheyAreDurable) {
+  const std::string path = testing::TempDir() + "backup_test.keys";
+  FILE* const file = std::fopen(path.c_str(), "w");
+  ASSERT_NE(file, nullptr);
+  std::fprintf(file, "%064d\n", 7);
+  std::fclose(file);
+  ASSERT_EQ(chmod(path.c_str(), 0600), 0);
+  auto keys = wal::KeyRing::Load(path);
+  ASSERT_TRUE(keys.ok()) << keys.message();
+  for (const bool encrypted : {false, true}) {
+    SCOPED_TRACE(encrypted);
+    SimDisk disk;
+    wal::Options options = LogOptions(wal::SyncPolicy::kSync);
+    options.compression = wal::Compression::kZstd;
+    if (encrypted) options.keys = *keys;
+    LogStory story(disk, options);
+    TellAStory(story);
+    story.Boot();
+    story.Change(20, 9);
+    auto report = wal::BackUp(disk, "wal", "backup");
+    ASSERT_TRUE(report.ok()) << report.message();
+    EXPECT_FALSE(report->damaged);
+    const wal::Lsn last = story.after().rbegin()->first;
+    EXPECT_GE(report->lsn + 1, last);
+    story.Change(5, 10);
+    story.Stop();
+    const FoundData found = StartFrom(disk, options, "backup");
+    ASSERT_EQ(found.error, "");
+    EXPECT_EQ(found.last_lsn, report->lsn);
+    EXPECT_EQ(found.data, story.At(report->lsn));
+  }
+}
+
 // A server that appends, rotates, writes checkpoints and retires segments, all at once.
 TEST_F(BackupTest, IsConsistentWhateverTheServerDoesMeanwhile) {
   constexpr int kBackups = 30;
@@ -188,9 +276,9 @@ class InterruptingDisk : public SimDisk {
     return linked;
   }
   Result<std::unique_ptr<wal::File>> Open(const std::string& path, wal::OpenMode mode) override {
-    // For its size, for its frames, for the copy.
+    // Twice for its header, twice for its frames, once for the copy.
     const bool backup = std::this_thread::get_id() == thread_ && path.starts_with("wal/");
-    if (backup && before_copy && IsSegment(path) && ++opened_[path] == 3) {
+    if (backup && before_copy && IsSegment(path) && ++opened_[path] == 5) {
       std::exchange(before_copy, {})();
     }
     return SimDisk::Open(path, mode);

@@ -246,6 +246,18 @@ class LogStory {
   std::vector<wal::Lsn> checkpoints_;
 };
 
+// The first segment of another log, as if it had been copied here under this number.
+inline void PutForeignSegment(SimDisk& disk, const SimDisk& other, uint64_t number) {
+  wal::SegmentInfo info;
+  info.number = 1;
+  std::string bytes = other.Contents(SegmentPaths(other).front());
+  wal::DecodeSegmentHeader(bytes, &info);
+  ASSERT_EQ(info.problem, "");
+  info.number = number;
+  bytes.replace(0, wal::kSegmentHeaderBytes, wal::EncodeSegmentHeader(info));
+  disk.PutFile(std::string(kLogDirectory) + "/" + wal::SegmentName(number), bytes);
+}
+
 // Two epochs, five segments, a checkpoint in the middle; nothing is retired.
 inline void TellAStory(LogStory& story) {
   story.Boot();

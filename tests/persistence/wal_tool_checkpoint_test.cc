@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
+#include "persistence/record.h"
 #include "tests/persistence/log_story.h"
 
 namespace crab::test {
@@ -175,6 +177,59 @@ TEST_F(WalToolKeyTest, ReadsWithTheKeyAndNotWithout) {
   }
   const std::string missing = folder_ / "missing";
   EXPECT_EQ(RunTool(disk_, {"list", "wal", "--key-file", missing}).status, 2);
+}
+
+// Anybody can make a checksum: a record that is not encrypted is none here, and is not shown.
+TEST_F(WalToolKeyTest, TailShowsNoRecordThatIsNotEncrypted) {
+  const std::string path = SegmentPaths(disk_).back();
+  wal::SegmentInfo info;
+  info.number = *wal::SegmentNumber(path.substr(path.rfind('/') + 1));
+  std::string bytes = disk_.Contents(path);
+  wal::DecodeSegmentHeader(bytes, &info);
+  ASSERT_NE(info.key_id, 0u);
+  wal::FrameHeader header = {};
+  header.lsn = info.first_lsn;
+  header.type = static_cast<uint8_t>(wal::RecordType::kEffect);
+  Effects effects;
+  effects.Set(0, 0, "forged", "value", kNoDeadline);
+  header.length = static_cast<uint32_t>(effects.bytes().size());
+  header.crc = wal::BodyCrc(header, effects.bytes());
+  std::string forged;
+  wal::AppendFrame(forged, header, effects.bytes(), info.salt, wal::kSegmentHeaderBytes);
+  ASSERT_GT(bytes.size(), wal::kSegmentHeaderBytes + forged.size());
+  disk_.PutFile(path, bytes.replace(wal::kSegmentHeaderBytes, forged.size(), forged));
+  for (const std::string_view from : {"1", "30"}) {
+    const ToolAnswer tail = RunTool(disk_, {"tail", "wal", "--from", from, "--key-file", keys_});
+    EXPECT_EQ(tail.out.find("forged"), std::string::npos);
+    EXPECT_NE(tail.out.find("user:"), std::string::npos) << tail.out << tail.errors;
+  }
+}
+
+// A PACK whose checksum holds and whose records do not: named, and what follows is shown.
+TEST_F(WalToolKeyTest, TailGoesOnBehindAPackThatIsDamaged) {
+  const std::string path = SegmentPaths(disk_).front();
+  wal::SegmentInfo info;
+  info.number = 1;
+  std::string bytes = disk_.Contents(path);
+  wal::DecodeSegmentHeader(bytes, &info);
+  uint64_t at = wal::kSegmentHeaderBytes;
+  wal::FrameHeader header;
+  for (;; at += wal::FrameBytes(header.length)) {
+    std::memcpy(&header, bytes.data() + at, sizeof(header));
+    if (header.type == static_cast<uint8_t>(wal::FrameType::kPack)) break;
+  }
+  bytes[at + sizeof(header) + header.length - 1] ^= 1;
+  header.crc = 0;
+  const std::string payload = bytes.substr(at + sizeof(header), header.length);
+  header.crc = wal::BodyCrc(header, payload);
+  std::string frame;
+  wal::AppendFrame(frame, header, payload, info.salt, at);
+  disk_.PutFile(path, bytes.replace(at, frame.size(), frame));
+  const ToolAnswer tail = RunTool(disk_, {"tail", "wal", "--from", "1", "--key-file", keys_});
+  EXPECT_EQ(tail.status, 0) << tail.errors;
+  EXPECT_TRUE(tail.out.starts_with("{\"event\":\"damaged\",")) << tail.out.substr(0, 200);
+  EXPECT_EQ(tail.out.find("{\"lsn\":1,"), std::string::npos);
+  EXPECT_NE(tail.out.find("{\"lsn\":2,"), std::string::npos);
 }
 
 TEST_F(WalToolKeyTest, RestoresAndBacksUp) {

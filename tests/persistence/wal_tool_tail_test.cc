@@ -150,6 +150,40 @@ TEST(WalToolTailTest, FollowsACompressedLog) {
   }
 }
 
+// Whose log it is does not depend on what somebody copied into the directory, before or meanwhile.
+TEST(WalToolTailTest, PassesSegmentsOfAnotherLogOver) {
+  SimDisk other_disk;
+  LogStory other(other_disk);
+  other.Boot();
+  other.Set(0, "foreign", "value");
+  other.Stop();
+  SimDisk disk;
+  LogStory story(disk);
+  TellAStory(story);
+  PutForeignSegment(disk, other_disk, 50);
+  const wal::Lsn last = story.after().rbegin()->first;
+  const ToolAnswer end = RunTool(disk, {"tail", "wal", "-n", "5"});
+  EXPECT_EQ(end.status, 0) << end.errors;
+  EXPECT_NE(end.out.find("{\"lsn\":" + std::to_string(last) + ","), std::string::npos) << end.out;
+  EXPECT_EQ(end.out.find("value"), std::string::npos) << end.out;
+
+  Follower follower(disk, {"tail", "-f", "wal", "--from", std::to_string(last)});
+  ASSERT_TRUE(follower.lines().WaitForLines(2));  // the last record, and word of the other log
+  PutForeignSegment(disk, other_disk, 51);
+  ASSERT_TRUE(follower.lines().WaitForLines(3));
+  story.Boot();
+  story.Set(0, "next", "one");
+  ASSERT_TRUE(follower.lines().WaitForLines(5));
+  follower.Stop();
+  story.Stop();
+  const std::vector<std::string> lines = follower.lines().lines();
+  EXPECT_EQ(LsnOf(lines[0]), last);
+  EXPECT_EQ(lines[1], "{\"event\":\"foreign\",\"segment\":\"" + wal::SegmentName(50) + "\"}");
+  EXPECT_EQ(lines[2], "{\"event\":\"foreign\",\"segment\":\"" + wal::SegmentName(51) + "\"}");
+  EXPECT_TRUE(lines[3].starts_with("{\"event\":\"epoch\",")) << lines[3];
+  EXPECT_EQ(LsnOf(lines[4]), last + 1);
+}
+
 TEST(WalToolTailTest, BeginsAtTheEnd) {
   SimDisk disk;
   LogStory story(disk);
