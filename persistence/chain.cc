@@ -197,6 +197,13 @@ const SegmentInfo* Chain::Successor(size_t index) const {
   return nullptr;
 }
 
+bool Chain::UnreadableBehind(size_t index) const {
+  return std::any_of(segments_.begin() + static_cast<std::ptrdiff_t>(index) + 1, segments_.end(),
+                     [](const SegmentInfo& later) {
+                       return !later.problem.empty() && later.problem != kForeignProblem;
+                     });
+}
+
 Lsn Chain::FirstNeeded(const SegmentInfo& segment) const {
   Lsn needed = segment.first_lsn;
   for (auto gap = segments_.rbegin(); gap != segments_.rend(); ++gap) {

@@ -45,6 +45,9 @@ class Chain {
   void Drop(size_t index, std::string_view problem) { segments_[index].problem = problem; }
   // The next segment that says where this one's records end: a good one, not wholly cut off itself.
   const SegmentInfo* Successor(size_t index) const;
+  // A segment of this log follows whose header cannot be read: where this one ends it does not
+  // tell, but this one was complete when it was made.
+  bool UnreadableBehind(size_t index) const;
   // Records below this were complete when the segment was made. Those that a gap gave up, at this
   // segment or at one that it follows or cuts off, need not be there.
   Lsn FirstNeeded(const SegmentInfo& segment) const;

@@ -4,6 +4,8 @@
 // - Another good segment follows this one: whatever stands below that one's first LSN was complete
 //   when it was created, so records missing below it are corruption; from it on the bytes are the
 //   cut-off tail of an older epoch.
+// - One follows whose header cannot be read: its place tells that this one was complete, so what
+//   checks behind the bad place counts; how much is missing at the end nobody knows.
 // - None follows: the rest of the segment is searched for statements of what was durable. Records
 //   missing at or below that are corruption; above it this is the torn tail, and the log ends.
 // What a checkpoint holds is neither missing nor lost, whatever the segments say.
@@ -454,7 +456,8 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
       at = TRY(frames_.Find(at + later.bytes, {expected_, offset_}, &later));
     }
     searched_ = true;
-    if (expected_ > durable_lsn()) {
+    const bool goes_on = next.good && chain_.UnreadableBehind(index_);
+    if (expected_ > durable_lsn() && !goes_on) {
       const uint64_t end = TRY(frames_.LastWrittenByte(offset_));
       frame->bytes = end - offset_;
       frame->verdict = Verdict::kTorn;

@@ -602,7 +602,7 @@ TEST(LogCorruptionTest, ASegmentOfAnotherLogTakesNothingWithIt) {
   }
 }
 
-// Two lives of one log share its id, its salts' past and its LSNs. A file of the one in the other
+// Two lives of one log share its id and its LSNs. A file of the one in the other
 // is found by what its successor says of it.
 TEST(LogCorruptionTest, TellsOfASegmentFromAnotherLifeOfTheLog) {
   const Original original = StoppedLog();
@@ -673,6 +673,43 @@ TEST(LogCorruptionTest, KnowsAGapWhoseFrameIsDamaged) {
     EXPECT_EQ(boot.records, original.records);
     EXPECT_TRUE(boot.report.lost.empty());
   }
+}
+
+// Nothing says any more that the end of a segment was durable, but that another file follows it.
+TEST(LogCorruptionTest, GoesOnInASegmentThatAnUnreadableOneFollows) {
+  SimDisk disk;
+  Promise promise;
+  wal::Options options = LogOptions(SyncPolicy::kAsync);
+  {
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    Lsn last = 0;
+    for (int i = 0; i < 10; ++i) last = promise.Append(*boot.log, 100);
+    boot.log->RequestRotate();
+    boot.log->Kick();
+    for (int ms = 0; ms < 5000 && boot.log->metrics().sealed_lsn < last; ++ms) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ASSERT_TRUE(WaitDurable(*boot.log, promise.Append(*boot.log, 100)));
+    ASSERT_TRUE(boot.log->Stop().ok());
+  }
+  // A record in the middle, the SEAL behind all, and the next segment's header.
+  const std::string sealed = disk.Contents(PathOf(1));
+  disk.FlipBit(PathOf(1), sealed.find(promise.appended().at(4).payload) * 8);
+  disk.FlipBit(PathOf(1), (sealed.size() - 20) * 8);
+  disk.ZeroSector(PathOf(2), 0);
+  Records expected = promise.appended();
+  expected.erase(4);
+  expected.erase(11);
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  EXPECT_EQ(boot.records, expected);
+  ASSERT_EQ(boot.report.lost.size(), 2u);
+  EXPECT_EQ(boot.report.lost[0].first, 4u);
+  EXPECT_EQ(boot.report.lost[0].last, 4u);
+  EXPECT_EQ(boot.report.lost[1].first, 11u);
+  EXPECT_EQ(boot.report.lost[1].last, wal::kUnknownLsn);
+  EXPECT_EQ(boot.log->last_lsn(), 10u);
 }
 
 // Bad places without number: what is kept of them has a bound, what is counted has none, and the
