@@ -167,7 +167,8 @@ TEST(WalToolTailTest, PassesSegmentsOfAnotherLogOver) {
   EXPECT_NE(end.out.find("{\"lsn\":" + std::to_string(last) + ","), std::string::npos) << end.out;
   EXPECT_EQ(end.out.find("value"), std::string::npos) << end.out;
 
-  Follower follower(disk, {"tail", "-f", "wal", "--from", std::to_string(last)});
+  const std::string from = std::to_string(last);
+  Follower follower(disk, {"tail", "-f", "wal", "--from", from});
   ASSERT_TRUE(follower.lines().WaitForLines(2));  // the last record, and word of the other log
   PutForeignSegment(disk, other_disk, 51);
   ASSERT_TRUE(follower.lines().WaitForLines(3));
