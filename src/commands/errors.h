@@ -13,6 +13,8 @@ constexpr char kNotAnInteger[] = "ERR value is not an integer or out of range";
 constexpr char kNotAFloat[] = "ERR value is not a valid float";
 constexpr char kNoSuchKey[] = "ERR no such key";
 constexpr char kWrongType[] = "WRONGTYPE Operation against a key holding the wrong kind of value";
+constexpr char kTooLargeForRecord[] =
+    "ERR this would change more at once than one record of the write-ahead log holds";
 constexpr char kStringTooLong[] = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 
 inline Status WrongArity(const Command& command) {

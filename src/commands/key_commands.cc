@@ -46,6 +46,15 @@ void LogWhole(Call& call, uint32_t db, const Entry& entry) {
                    entry.deadline_ms());
 }
 
+// Whether LogWhole of `entry` under the name `to`, and the removal of both keys, is within what a
+// record holds. A value gets there in parts, with APPEND and SETRANGE.
+Status CheckWhole(const Call& call, const Entry& entry, std::string_view to) {
+  const uint64_t removals = entry.key().size() + to.size() + 2 * Effects::kOwnBytesMax;
+  const uint64_t bytes = Effects::SetBytesMax(to, entry.StringSize()) + removals;
+  if (bytes <= call.keyspace.keyspace().options().record_bytes_max) return Status::Ok();
+  return Status::Error(kTooLargeForRecord);
+}
+
 // DEL key [key ...], and UNLINK.
 Status Del(Call& call) {
   int64_t removed = 0;
@@ -94,7 +103,9 @@ Result<bool> RenameTo(Call& call, bool only_if_absent) {
   if (from == to) return !only_if_absent;
   // Before the source is found again: looking may remove an expired destination.
   if (view.FindForWrite(to) != nullptr && only_if_absent) return false;
-  const Entry* copy = view.CopyTo(*view.Peek(from), view.db(), to);
+  const Entry* source = view.Peek(from);
+  TRY(CheckWhole(call, *source, to));
+  const Entry* copy = view.CopyTo(*source, view.db(), to);
   LogWhole(call, view.db(), *copy);
   CHECK(view.Remove(from));
   call.effects.Del(view.ShardOf(from), view.db(), from);
@@ -138,7 +149,9 @@ Status Copy(Call& call) {
     const bool taken = view.FindForWrite(to) != nullptr;
     view.SelectDb(from_db);
     if (!taken || replace) {
-      const Entry* copy = view.CopyTo(*view.Peek(from), to_db, to);
+      const Entry* source = view.Peek(from);
+      TRY(CheckWhole(call, *source, to));
+      const Entry* copy = view.CopyTo(*source, to_db, to);
       LogWhole(call, to_db, *copy);
       copied = true;
     }

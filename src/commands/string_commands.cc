@@ -322,7 +322,7 @@ Status Append(Call& call) {
 void LogSetrange(Call& call, std::string_view key, uint64_t offset, std::string_view bytes) {
   const uint16_t shard = call.keyspace.ShardOf(key);
   while (!bytes.empty()) {
-    const std::string_view part = bytes.substr(0, Effects::kPartBytes);
+    const std::string_view part = bytes.substr(0, Effects::PartBytes(key));
     char digits[kIntegerTextMax];
     const std::string_view text(digits, FormatUint64(digits, offset));
     call.effects.Add(shard, call.keyspace.db(), EffectId::kSetrange, {key, text, part});

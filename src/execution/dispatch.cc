@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "src/commands/errors.h"
 #include "src/commands/key_specs.h"
 #include "src/keyspace/eviction.h"
 #include "utils/clock.h"
@@ -40,6 +41,30 @@ size_t PayloadEstimate(Args args) {
   for (std::string_view argument : args.span()) bytes += argument.size() + 8;
   return bytes;
 }
+
+// Of one of many effects, its place in the directory included: SET k v, DEL k.
+constexpr uint64_t kEffectBytes = 24;
+
+// What the effects of a command may take in a record, at most: each argument is a key or a value, a
+// key that has expired is deleted first, and each part of a large value names its key.
+uint64_t EffectsBytesMax(const Command& command, Args args) {
+  uint64_t bytes = 0, key_bytes = 0, longest_key = 0;
+  for (std::string_view argument : args.span()) bytes += argument.size();
+  size_t effects = args.size();
+  ForEachKey(command, args, [&](std::string_view key) {
+    key_bytes += key.size();
+    longest_key = std::max<uint64_t>(longest_key, key.size());
+    ++effects;
+  });
+  const uint64_t parts = bytes / Effects::kPartBytes;
+  return bytes + key_bytes + std::min(bytes, parts * longest_key) + effects * kEffectBytes +
+         (parts + 1) * Effects::kOwnBytesMax;
+}
+
+// Below this share of what a record holds PayloadEstimate says enough.
+constexpr uint64_t kRecordShare = 256;
+
+static_assert(KeyspaceOptions{}.record_bytes_max <= wal::kRecordBytesMax);
 
 }  // namespace
 
@@ -148,9 +173,19 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
   client.last_command = command;
   size_t room = 0;
   wal::Log* const log = execution_.log;
-  if (command->is_write() && log != nullptr) {
-    room = PayloadEstimate(args);
-    if (__builtin_expect(!SecureRoom(room), 0)) return Outcome::kNoRoom;
+  if (command->is_write()) {
+    const size_t estimate = PayloadEstimate(args);
+    const uint64_t record_bytes_max = execution_.keyspace.options().record_bytes_max;
+    if (__builtin_expect(estimate > record_bytes_max / kRecordShare, 0) &&
+        EffectsBytesMax(*command, args) > record_bytes_max) {
+      Reject(reply, command, Status::Error(kTooLargeForRecord));
+      if (client.reply_mode != ReplyMode::kOn) Silence(client, out, reply_begin);
+      return Outcome::kDone;
+    }
+    if (log != nullptr) {
+      room = estimate;
+      if (__builtin_expect(!SecureRoom(room), 0)) return Outcome::kNoRoom;
+    }
   }
 
   reading_ = command->flags & kRead;

@@ -112,10 +112,11 @@ void Effects::End(uint16_t shard, char* begin, char* end) {
 
 void Effects::Set(uint16_t shard, uint32_t db, std::string_view key, std::string_view value,
                   int64_t deadline_ms) {
-  const std::string_view first = value.substr(0, kPartBytes);
+  const size_t part_bytes = PartBytes(key);
+  const std::string_view first = value.substr(0, part_bytes);
   char* const begin = bytes_.Reserve(kSetRoom + key.size() + first.size());
   End(shard, begin, WriteSet(begin, db, key, first, deadline_ms));
-  if (value.size() > kPartBytes) AddAppends(shard, db, key, value.substr(kPartBytes));
+  if (value.size() > part_bytes) AddAppends(shard, db, key, value.substr(part_bytes));
 }
 
 void Effects::Expireat(uint16_t shard, uint32_t db, std::string_view key, int64_t deadline_ms) {
@@ -134,7 +135,7 @@ void Effects::Add(uint16_t shard, uint32_t db, EffectId id,
 void Effects::AddAppends(uint16_t shard, uint32_t db, std::string_view key,
                          std::string_view bytes) {
   do {
-    const std::string_view arguments[2] = {key, bytes.substr(0, kPartBytes)};
+    const std::string_view arguments[2] = {key, bytes.substr(0, PartBytes(key))};
     AddOne(shard, db, EffectId::kAppend, arguments, 2);
     bytes.remove_prefix(arguments[1].size());
   } while (!bytes.empty());

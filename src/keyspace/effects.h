@@ -47,6 +47,17 @@ class Effects {
  public:
   // Values above this are cut into SET + APPENDs, so that no effect is larger than a replica takes.
   static constexpr size_t kPartBytes = 1 << 20;
+  // The same under a key that is longer than that, because each part names it: so all of them
+  // together are at most twice the value, and no part is longer than the longest argument.
+  static constexpr size_t PartBytes(std::string_view key) {
+    return key.size() < kPartBytes ? kPartBytes : key.size();
+  }
+  // What one effect takes beside its arguments, at most, its place in a TXN's directory included.
+  static constexpr size_t kOwnBytesMax = 96;
+  // What a Set of that much takes in a record, at most.
+  static constexpr uint64_t SetBytesMax(std::string_view key, uint64_t value_bytes) {
+    return value_bytes + (value_bytes / PartBytes(key) + 1) * (key.size() + kOwnBytesMax);
+  }
 
   bool empty() const { return count_ == 0; }
   size_t count() const { return count_; }

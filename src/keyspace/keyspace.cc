@@ -15,6 +15,8 @@ namespace {
 // Records looked at per removal that ExpireSome was asked for, out-of-date ones included.
 constexpr size_t kRecordsPerRemoval = 4;
 constexpr size_t kRecordsMin = 16;
+// Of keys that ExpireSome removes in one go: their deletions are one record of the log.
+constexpr size_t kExpireBytes = 16 << 20;
 // Keys of each shard and database looked at for the average time to live.
 constexpr size_t kTtlSamples = 4;
 
@@ -444,17 +446,18 @@ size_t KeyspaceView::ExpireSome(uint32_t shard_index, size_t limit) {
   Shard& shard = keyspace_.shard(shard_index);
   if (now_ms_ == 0 || shard.next_deadline_ms() > now_ms_) return 0;
   const uint32_t own_db = db_;
-  size_t removed = 0;
+  size_t removed = 0, bytes = 0;
   size_t work = limit * kRecordsPerRemoval + kRecordsMin;
   for (db_ = 0; db_ < shard.table_count(); ++db_) {
     last_.table = shard.FindTable(db_);
     if (last_.table == nullptr) continue;
     last_.shard = shard_index;
-    while (removed < limit) {
+    while (removed < limit && bytes < kExpireBytes) {
       last_.place = last_.table->EarliestDeadline(now_ms_, seed(), &work, &last_.hash);
       if (!last_.place) break;
       last_.entry = last_.place.entry();
       if (!HasPassed(last_.entry->deadline_ms())) break;  // beyond what a record can tell
+      bytes += last_.entry->key().size();
       RemoveExpired();
       ++removed;
     }

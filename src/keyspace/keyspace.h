@@ -56,6 +56,9 @@ struct KeyspaceOptions {
   int lfu_decay_minutes = 1;
   // No APPEND or SETRANGE makes a string longer than this (proto-max-bulk-len).
   uint64_t string_bytes_max = 512u << 20;
+  // One command changes no more than this, in bytes of its effects: they are one record of the log.
+  // What may be more is refused before anything has changed, also where there is no log just now.
+  uint64_t record_bytes_max = uint64_t{3} << 30;
 };
 
 // Counters of one loop: written by it, summed up for INFO.

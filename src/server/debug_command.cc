@@ -137,19 +137,45 @@ Status Protocol(Call& call) {
   return Status::Ok();
 }
 
+constexpr size_t kPopulateRecordBytes = 64 << 20;
+
+// Logs what has been done as a record of its own; the world is held.
+void LogSoFar(Call& call) {
+  Effects& effects = call.effects;
+  if (wal::Log* const log = ServerOf(call).log(); log != nullptr) {
+    if (effects.count() > 1) {
+      log->Append(wal::RecordType::kTxn, wal::kBroadcastShard, effects.Transaction());
+    } else if (!effects.empty()) {
+      log->Append(wal::RecordType::kEffect, effects.shard(), effects.bytes());
+    }
+  }
+  effects.Clear();
+}
+
 // DEBUG POPULATE count [prefix] [size]: keys prefix:0 ... with values value:0 ..., cut or filled up
-// with zero bytes to `size`. Keys that exist stay.
+// with zero bytes to `size`. Keys that exist stay. It may be more than a record holds, so it is
+// logged in several, and a crash in between leaves some of the keys.
 Status Populate(Call& call) {
   const int64_t count = TRY(call.args.Integer(2, 0, INT64_MAX, kNotAnInteger));
   const std::string prefix(call.args.size() > 3 ? call.args[3] : "key");
   const int64_t size =
       call.args.size() > 4 ? TRY(call.args.Integer(4, 0, INT64_MAX, kNotAnInteger)) : 0;
+  const uint64_t record_bytes_max = call.keyspace.keyspace().options().record_bytes_max;
+  const std::string longest = prefix + ":" + std::to_string(count);
+  if (static_cast<uint64_t>(size) > record_bytes_max ||
+      Effects::SetBytesMax(longest, static_cast<uint64_t>(size)) + longest.size() +
+              Effects::kOwnBytesMax >  // an expired one is deleted first
+          record_bytes_max) {
+    return Status::Error(kTooLargeForRecord);
+  }
   for (int64_t i = 0; i < count; ++i) {
     const std::string key = prefix + ":" + std::to_string(i);
     if (call.keyspace.FindForWrite(key) != nullptr) continue;
     std::string value = "value:" + std::to_string(i);
     if (size > 0) value.resize(static_cast<size_t>(size), '\0');
     call.keyspace.SetString(key, value, kNoDeadline);
+    const size_t bytes = call.effects.bytes().size() + key.size() + value.size();
+    if (bytes > kPopulateRecordBytes) LogSoFar(call);
     call.effects.Set(call.keyspace.ShardOf(key), call.client.db, key, value, kNoDeadline);
   }
   call.reply.Ok();

@@ -94,6 +94,28 @@ TEST_F(KeyCommandsTest, RenameOfAMissingKeyIsAnErrorEvenToItself) {
   EXPECT_EQ(Run("RENAME a b"), "-ERR no such key");
 }
 
+// It could only be logged in several records, and a crash could come between them.
+TEST_F(KeyCommandsTest, WhatNoRecordHoldsIsNeitherRenamedNorCopied) {
+  const std::string refusal =
+      "-ERR this would change more at once than one record of the write-ahead log holds";
+  runner_.keyspace.options().record_bytes_max = 1000;
+  Run("SET a " + std::string(500, 'x'));
+  Run("SET b other");
+  EXPECT_EQ(Run("RENAME a b"), "+OK");
+  Run("APPEND b " + std::string(500, 'y'));
+  for (const char* line : {"RENAME b c", "RENAMENX b c", "COPY b c", "COPY b c DB 1"}) {
+    EXPECT_EQ(Run(line), refusal) << line;
+    EXPECT_EQ(effects(), "") << line;
+  }
+  EXPECT_EQ(Run("RENAME b b"), "+OK");
+  EXPECT_EQ(Run("EXISTS b c"), ":1");
+  EXPECT_EQ(Run("STRLEN b"), ":1000");
+  EXPECT_EQ(Run("MOVE b 1"), ":1");
+  EXPECT_EQ(Run("SET c 1"), "+OK");
+  runner_.keyspace.options().record_bytes_max = 10'000;
+  EXPECT_EQ(Run("COPY c d"), ":1");
+}
+
 TEST_F(KeyCommandsTest, RenameToItselfChangesNothing) {
   Run("SET a 1");
   EXPECT_EQ(Run("RENAME a a"), "+OK");

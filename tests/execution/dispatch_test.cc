@@ -107,6 +107,53 @@ class DispatchTest : public testing::TestWithParam<int> {
 INSTANTIATE_TEST_SUITE_P(Loops, DispatchTest, testing::Values(1, 2),
                          [](const auto& param) { return std::to_string(param.param); });
 
+TEST_P(DispatchTest, RefusesWhatNoRecordOfTheLogHolds) {
+  const std::string refusal =
+      "-ERR this would change more at once than one record of the write-ahead log holds\r\n";
+  keyspace_.options().record_bytes_max = 100'000;
+  for (const bool logged : {true, false}) {
+    execution_.log = logged ? &log_ : nullptr;
+    const size_t records = log_.records().size();
+    EXPECT_EQ(RunWords({"MSET", "a", std::string(60'000, 'x'), "b", std::string(60'000, 'y')}),
+              refusal);
+    EXPECT_EQ(RunWords({"DEL", std::string(60'000, 'a')}), refusal);  // and so if it has expired
+    std::vector<std::string> many{"DEL"};
+    many.resize(4000, "k");
+    EXPECT_EQ(RunWords(many), refusal);
+    EXPECT_EQ(Run("EXISTS a b"), ":0\r\n");
+    EXPECT_EQ(log_.records().size(), records);
+    EXPECT_EQ(RunWords({"SET", "a", std::string(90'000, 'x')}), "+OK\r\n");
+    EXPECT_EQ(Run("DEL a"), ":1\r\n");
+    EXPECT_EQ(StatsOf("mset").rejected, logged ? 1u : 2u);
+  }
+}
+
+// Each command as close to what a record holds as it may come.
+TEST_P(DispatchTest, WhatIsNotRefusedFitsIntoOneRecord) {
+  UseLog();
+  for (const uint64_t limit : {5'000u, 50'000u, 4'000'000u}) {
+    keyspace_.options().record_bytes_max = limit;
+    for (const size_t key_bytes : {1u, 1'000u, 20'000u, 1'100'000u}) {
+      for (uint64_t value_bytes = limit; value_bytes > 0; value_bytes = value_bytes / 4 * 3) {
+        const std::string key(key_bytes, 'k'), value(value_bytes, 'v');
+        const std::vector<std::string> lines[] = {{"SET", key, value, "PX", "100000"},
+                                                  {"APPEND", key, value},
+                                                  {"SETRANGE", key, "7", value},
+                                                  {"MSET", key, value, key + "2", ""},
+                                                  {"RENAME", key, key + "3"}};
+        for (const std::vector<std::string>& line : lines) {
+          RunWords(line);
+          for (const FakeLog::Record& record : log_.records()) {
+            ASSERT_LE(record.payload.size(), limit) << line[0] << " " << key_bytes;
+          }
+          log_.Forget();
+        }
+        RunWords({"FLUSHALL"});
+      }
+    }
+  }
+}
+
 TEST_P(DispatchTest, NamesAnUnknownCommandAsRedisDoes) {
   // What redis-server 7.0.15 answers: the name and all arguments together are each cut at 128
   // bytes, and line breaks become spaces.

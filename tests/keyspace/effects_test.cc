@@ -87,6 +87,21 @@ TEST(EffectsTest, SaysWhatEachCallMeans) {
   EXPECT_EQ(*inside, effects.bytes());
 }
 
+// A key that is longer than a part would be written once for each.
+TEST(EffectsTest, TakesNoMoreThanItSaysHoweverLongTheKeyIs) {
+  const size_t part = Effects::kPartBytes;
+  for (const size_t key_bytes : {size_t{0}, part - 1, part, 2 * part + 1}) {
+    for (const size_t value_bytes : {size_t{0}, part, part + 1, 5 * part + 3}) {
+      SCOPED_TRACE(testing::Message() << key_bytes << " and " << value_bytes << " bytes");
+      const std::string key(key_bytes, 'k');
+      Effects effects;
+      effects.Set(3, 0, key, std::string(value_bytes, 'v'), INT64_MAX);
+      EXPECT_LE(effects.Transaction().size(), Effects::SetBytesMax(key, value_bytes));
+      EXPECT_LE(effects.bytes().size(), 2 * value_bytes + 2 * key_bytes + 1000);
+    }
+  }
+}
+
 TEST(EffectsTest, CutsALongValueIntoParts) {
   const size_t part = Effects::kPartBytes;
   for (const size_t size : {part - 1, part, part + 1, 2 * part, 2 * part + 1}) {

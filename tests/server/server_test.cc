@@ -443,6 +443,29 @@ TEST_P(ServerTest, HasItsDataBackAfterARestart) {
   }
 }
 
+// As one change it would be more than a record holds, from some number of keys on.
+TEST_P(ServerTest, PopulatesInRecordsOfABoundedSize) {
+  ScopedDirectory directory;
+  TestServer::Options options = Threads({"--enable-debug-command", "yes"});
+  options.log_directory = directory.path() + "/wal";
+  std::string digest;
+  {
+    TestServer server(options);
+    RedisClient client(server.unix_endpoint());
+    EXPECT_EQ(client.Run("DEBUG POPULATE 1 key 3221225472").substr(0, 4), "-ERR");
+    EXPECT_EQ(client.Run("DEBUG POPULATE 1 key 9223372036854775807").substr(0, 4), "-ERR");
+    EXPECT_EQ(client.Run("DBSIZE"), ":0");
+    ASSERT_EQ(client.Run("DEBUG POPULATE 70 key 1000000"), "+OK");
+    EXPECT_EQ(server.server().log()->last_lsn(), 2u);
+    digest = client.Run("DEBUG DIGEST");
+    EXPECT_TRUE(server.Stop().ok());
+  }
+  TestServer server(options);
+  RedisClient client(server.unix_endpoint());
+  EXPECT_EQ(client.Run("DBSIZE"), ":70");
+  EXPECT_EQ(client.Run("DEBUG DIGEST"), digest);
+}
+
 TEST_P(ServerTest, AGracefulStopUnderLoadLosesNothingAcknowledged) {
   ScopedDirectory directory;
   TestServer::Options options = Threads();

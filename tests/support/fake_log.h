@@ -47,6 +47,7 @@ class FakeLog : public wal::Log {
 
   // --- what happened ---
   const std::vector<Record>& records() const { return records_; }
+  void Forget() { records_.clear(); }
   int64_t room_secured() const { return room_secured_; }
   uint64_t room_asked() const { return room_asked_; }  // calls of SecureRoom
   uint64_t syncs_requested() const { return syncs_requested_; }
