@@ -72,8 +72,8 @@ const char* ReasonName(CheckpointReason reason) {
   CHECK(false);
 }
 
-ReplaySpeed ReplaySpeed::Assumed(size_t loops) {
-  const auto cores = static_cast<double>(std::min(loops, kReplayCoresMax));
+ReplaySpeed ReplaySpeed::Assumed(size_t threads) {
+  const auto cores = static_cast<double>(std::min(threads, kReplayCoresMax));
   return {1 / (kReplayBytesPerMs * cores), 1 / (kReplayRecordsPerMs * cores)};
 }
 

@@ -29,8 +29,8 @@ struct ReplaySpeed {
   double ms_per_byte = 0;
   double ms_per_record = 0;
 
-  // Where this server has not measured it. `loops`: as many cores replay.
-  static ReplaySpeed Assumed(size_t loops);
+  // Where this server has not measured it. `threads` replay.
+  static ReplaySpeed Assumed(size_t threads);
   // As the last start was; nullopt where that was too short to be a measure.
   static std::optional<ReplaySpeed> Measured(const wal::RecoveryReport& report);
 

@@ -27,7 +27,7 @@ int64_t MonotonicMs() { return RealClock().MonotonicUs() / 1000; }
 
 Checkpointer::Checkpointer(Server& server)
     : server_(server),
-      replay_speed_(ReplaySpeed::Assumed(server.loops().size())),
+      replay_speed_(ReplaySpeed::Assumed(static_cast<size_t>(Loader::Workers()))),
       job_(server, [this] { SettleSoon(); }) {
   facts_.last_save_ms = RealClock().WallMs();
 }

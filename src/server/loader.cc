@@ -45,6 +45,8 @@ Loader::Loader(Execution& execution, std::unique_ptr<wal::Backlog> backlog, int 
   world_.OpenToGuests(workers);
 }
 
+int Loader::Workers() { return UsableCores(); }
+
 Loader::~Loader() { Stop(); }
 
 void Loader::Start(std::function<void()> on_end) {

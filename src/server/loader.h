@@ -41,6 +41,9 @@ class Loader final : public ShardLoader {
   // waiting in it.
   using Hook = std::function<void(uint32_t unit)>;
 
+  // How many threads a server replays with: its cores, whatever the number of its loops.
+  static int Workers();
+
   // Before any loop runs. The backlog has at most as many units as the keyspace has shards.
   Loader(Execution& execution, std::unique_ptr<wal::Backlog> backlog, int workers, Hook hook = {});
   ~Loader() override;  // stops

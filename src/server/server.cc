@@ -165,7 +165,7 @@ Status Server::OpenLog(Loader::Hook hook) {
     return Status::Ok();
   }
   loader_ =
-      std::make_unique<Loader>(*execution_, std::move(backlog), UsableCores(), std::move(hook));
+      std::make_unique<Loader>(*execution_, std::move(backlog), Loader::Workers(), std::move(hook));
   execution_->loader = loader_.get();
   recovering_ = true;
   return Status::Ok();

@@ -428,6 +428,24 @@ TEST(CheckpointerTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {
   EXPECT_EQ(life.Digest(), digest);
 }
 
+// All cores replay, however few loops there are.
+TEST(CheckpointerTest, EstimatesTheReplayByTheThreadsThatDoIt) {
+  SimDisk disk;
+  Life life(disk, {}, /*threads=*/1);
+  ASSERT_EQ(life.Run("DEBUG POPULATE 60 key 1000000"), "+OK");
+  Checkpointer::Facts facts;
+  Server& server = life.server().server();
+  server.loops().front()->Post([&](Loop&) {
+    facts = server.checkpointer().facts();
+    server.RequestStop();
+  });
+  ASSERT_TRUE(life.server().Wait().ok());
+  const auto speed = ReplaySpeed::Assumed(static_cast<size_t>(Loader::Workers()));
+  EXPECT_EQ(facts.replay_ms,
+            static_cast<uint64_t>(speed.ReplayMs(facts.log_bytes_since, facts.log_records_since)));
+  EXPECT_GT(facts.replay_ms, 0u);
+}
+
 TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
   SimDisk disk;
   std::string digest;
