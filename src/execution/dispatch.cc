@@ -242,7 +242,8 @@ bool Dispatcher::Load(const Command& command, Args args) {
     case Scope::kLoop:
       return true;
     case Scope::kExclusive:
-      return RunsWithoutData(command);
+      // What Redis denies while it loads beside its work says so here by itself, at once.
+      return RunsWithoutData(command) || (command.flags & kNoAsyncLoading);
   }
   return false;
 }

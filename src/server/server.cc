@@ -79,6 +79,7 @@ Server::Server(Config config, wal::Disk& disk)
 }
 
 Server::~Server() {
+  for (const LoadingDoor::Socket& socket : early_) close(socket.fd);
   if (log_ != nullptr) log_->SetListener({});  // its writer must not wake loops that are gone
   checkpointer_.reset();
   loader_.reset();
@@ -122,6 +123,9 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Lo
       ClientCommands(), AdminCommands(), WalCommands()});
   server->world_ = std::make_unique<World>(threads);
   TRY(server->Listen());  // first: a taken port is found before the log is touched
+  if (options.enable_wal && options.wal_recovery != WalRecovery::kSalvage) {
+    server->OpenLoadingDoor();
+  }
   TRY(server->OpenLog(std::move(hook)));
   for (int i = 0; i < threads; ++i) server->loops_.push_back(std::make_unique<Loop>(*server, i));
   server->checkpointer_ = std::make_unique<Checkpointer>(*server);
@@ -129,6 +133,10 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Lo
   server->PutInForce();
   server->startup_memory_bytes_ = AllocatedBytes();
   if (server->loader_ != nullptr) TRY(server->BeginLoading());
+  if (server->loading_door_ != nullptr) {
+    server->early_ = server->loading_door_->Close();
+    server->loading_door_.reset();
+  }
   for (const auto& listener : server->listeners_) {
     LogInfo("listening", {{"address", listener->address}});
   }
@@ -177,6 +185,7 @@ Status Server::BeginLoading() {
     loader_->Start([this] { loops_.front()->Post([this](Loop&) { EndLoading(); }); });
     return Status::Ok();
   }
+  if (loading_door_ == nullptr) OpenLoadingDoor();
   loader_->Start({});
   while (!loader_->WaitFor(kLoadingLoggedUs / 1000)) LogLoading();
   TRY(loader_->error());
@@ -184,6 +193,13 @@ Status Server::BeginLoading() {
   EndLoading();
   world_->Exit(0);
   return Status::Ok();
+}
+
+void Server::OpenLoadingDoor() {
+  std::vector<LoadingDoor::Socket> listeners;
+  for (const auto& listener : listeners_)
+    listeners.push_back({listener->fd, listener->unix_socket});
+  loading_door_ = std::make_unique<LoadingDoor>(config_, std::move(listeners));
 }
 
 void Server::EndLoading() {
@@ -534,6 +550,11 @@ Status Server::Run() {
         numbers[i]);
   }
   for (const auto& listener : listeners_) StartAccepting(*listener);
+  first.Post([this](Loop&) {
+    for (const LoadingDoor::Socket& socket : std::exchange(early_, {})) {
+      Welcome(socket.fd, socket.unix_socket);
+    }
+  });
   for (size_t i = 1; i < loops_.size(); ++i) {
     threads_.emplace_back([loop = loops_[i].get()] { loop->Run(); });
   }

@@ -24,6 +24,7 @@
 #include "src/server/backup_job.h"
 #include "src/server/checkpointer.h"
 #include "src/server/loader.h"
+#include "src/server/loading_door.h"
 #include "src/server/loop.h"
 
 namespace crab {
@@ -120,6 +121,8 @@ class Server {
   Status OpenLog(Loader::Hook hook);
   // Begins to replay, and where the whole log is to be judged first, ends it, too.
   Status BeginLoading();
+  // Until the loops run, somebody tells those who come that all of the log is read first.
+  void OpenLoadingDoor();
   void EndLoading();  // loop 0, IN, or its place before it runs
   void LogLoading() const;
   void LogRecovered() const;
@@ -173,6 +176,8 @@ class Server {
   BackupJob backup_job_{disk_};
   std::vector<std::thread> threads_;  // of all loops but the first
   std::vector<std::unique_ptr<Listener>> listeners_;
+  std::unique_ptr<LoadingDoor> loading_door_;  // while it answers in the loops' place
+  std::vector<LoadingDoor::Socket> early_;     // whom it let in, until Run
   uv_signal_t signals_[2];
   std::string run_id_;
   std::string replication_id_;

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <condition_variable>
 #include <filesystem>
+#include <future>
 #include <map>
 #include <mutex>
 #include <set>
@@ -510,6 +511,22 @@ TEST_P(ServingWhileLoadingTest, WhatNeedsAllKeysWaitsAndIsExact) {
   EXPECT_EQ(waiting.Read(), "+PONG");
 }
 
+// It could not be of all data, and whoever asks is not kept waiting for long.
+TEST_P(ServingWhileLoadingTest, ACheckpointIsRefusedAtOnce) {
+  Fill();
+  HoldWorkers();
+  TestServer server(options_);
+  RedisClient client(server.unix_endpoint());
+  for (const char* line : {"SAVE", "BGSAVE", "BGSAVE SCHEDULE", "BGREWRITEAOF", "WAL CHECKPOINT"}) {
+    EXPECT_EQ(client.Run(line), "-ERR the data is still being recovered") << line;
+  }
+  EXPECT_EQ(client.Run("SHUTDOWN SAVE"), "-ERR Errors trying to SHUTDOWN. Check logs.");
+  EXPECT_EQ(Field(client, "wal_recovering"), "1");
+  gate_.Open();
+  WaitUntilLoaded(server);
+  EXPECT_EQ(client.Run("BGSAVE"), "+Background saving started");
+}
+
 TEST_P(ServingWhileLoadingTest, AFlushWaitsAndLeavesNothing) {
   Fill();
   HoldWorkers();
@@ -593,6 +610,52 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesLoadFirst) {
     EXPECT_EQ(Field(client, "wal_recovering"), "0");
     EXPECT_EQ(Field(client, "wal_recovery_entries_recovered"), std::to_string(2 * kKeys));
     EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys));
+  }
+}
+
+TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
+  Fill();
+  for (const char* mode : {"prefix", "strict"}) {
+    SCOPED_TRACE(mode);
+    ScopedDirectory directory;
+    const test::Endpoint endpoint{directory.path() + "/socket"};
+    auto config = test::ConfigOf(
+        {"--port", "0", "--unixsocket", endpoint.unix_path, "--threads", std::to_string(GetParam()),
+         "--wal-enabled", "yes", "--wal-dir", options_.log_directory, "--wal-ring-dir",
+         options_.log_directory + "-ring", "--wal-ring-size", "1mb", "--wal-recovery", mode});
+    ASSERT_TRUE(config.ok()) << config.message();
+    Gate gate;
+    std::promise<Server*> started;
+    std::thread thread([&] {
+      auto server = Server::Start(*config, wal::RealDisk(), gate.hook());
+      started.set_value(server.ok() ? server->get() : nullptr);
+      if (server.ok()) (void)(*server)->Run();
+    });
+    ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(endpoint.unix_path); }));
+    RedisClient client(endpoint);
+    const std::string loading = "-LOADING Redis is loading the dataset in memory";
+    EXPECT_EQ(client.Run({"GET", Key(5)}), loading);
+    EXPECT_EQ(client.Run("PING"), loading);
+    EXPECT_EQ(Field(client, "loading"), "1");
+    for (int i = 0; i < 100; ++i) client.Queue({"SET", Key(i), std::string(1000, 'x')});
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(client.Read(), loading);
+    {
+      RedisClient leaves(endpoint);
+      EXPECT_EQ(leaves.Run("PING"), loading);
+    }
+    test::RawSocket half(endpoint), wrong(endpoint);
+    half.Send("*2\r\n$3\r\nGET\r\n$4\r\nke");
+    wrong.Send("*1\r\n!\r\n");
+    EXPECT_EQ(wrong.ReadToEnd(), "-ERR Protocol error: expected '$', got '!'\r\n");
+    gate.Open();
+    // The connection goes on with the server.
+    ASSERT_TRUE(Eventually([&] { return client.Run("PING") == "+PONG"; }));
+    EXPECT_EQ(half.ReadToEnd(), "");
+    EXPECT_EQ(client.Run({"GET", Key(5)}), "$" + Value(5));
+    EXPECT_EQ(Field(client, "loading"), "0");
+    EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys));
+    started.get_future().get()->RequestStop();
+    thread.join();
   }
 }
 
