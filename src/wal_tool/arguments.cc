@@ -35,9 +35,10 @@ constexpr Verb kVerbs[] = {
      "of segments, restarts of the server and segments that are retired; it looks every 50 ms.\n"
      "Records are shown when they are written, which may be before they are durable. A line\n"
      "{\"event\": \"epoch\"} tells that the server began anew (LSNs from first_lsn on are issued\n"
-     "again), {\"event\": \"skipped\"} that records were gone before they could be shown,\n"
-     "{\"event\": \"damaged\"} that some cannot be read, {\"event\": \"foreign\"} that a segment\n"
-     "belongs to another log and is passed over.\n",
+     "again; with --from, the epochs up to it come first), {\"event\": \"skipped\"} that records "
+     "were\n"
+     "gone before they could be shown, {\"event\": \"damaged\"} that some cannot be read,\n"
+     "{\"event\": \"foreign\"} that a segment belongs to another log and is passed over.\n",
      RunTail},
     {"stats", "DIRECTORY", "what fills the log: by command, by prefix of the keys, by size",
      "Counts the effects of all records and their bytes. The prefix of a key is what stands "

@@ -34,6 +34,8 @@ class Tail {
   void TakeRecord(const FrameHeader& header, std::string_view payload);
   void Emit(std::string line);
   void Announce(const JsonObject& event) { Emit(event.text()); }
+  void EnterEpoch(const SegmentInfo& info);
+  void SkipTo(Lsn lsn);
 
   Tool& tool_;
   const Request& request_ = tool_.request;
@@ -58,7 +60,8 @@ Result<uint64_t> Tail::NumberAfter(uint64_t number) {
 }
 
 // The last segment; with --from the last one that begins at or below it, with -n as many before the
-// last as may be needed.
+// last as may be needed. With --from, all epochs up to that segment's are told: whoever goes on
+// where it has stopped must know whether LSNs that it has seen have been issued again.
 Status Tail::EnterFirst() {
   std::vector<uint64_t> numbers;
   for (const std::string& name : TRY(tool_.disk.List(request_.directory))) {
@@ -87,6 +90,12 @@ Status Tail::EnterFirst() {
     }
     if (*end - std::min(first, *end) >= request_.count) break;
   }
+  for (const uint64_t number : numbers) {
+    if (!request_.from || number > chosen) break;
+    auto scan = SegmentScan::Open(tool_.disk, request_.directory + "/" + SegmentName(number));
+    if (scan.ok() && (*scan)->info().identity.log_id == log_id_) EnterEpoch((*scan)->info());
+  }
+  next_ = request_.from.value_or(0);
   return Enter(chosen);
 }
 
@@ -109,16 +118,31 @@ Status Tail::Enter(uint64_t number) {
     return Status::Ok();
   }
   wall_ms_ = info.created_at_ms;
-  if (epoch_ != 0 && info.epoch != epoch_) {
-    Announce(JsonObject()
-                 .Text("event", "epoch")
-                 .Number("epoch", info.epoch)
-                 .Number("first_lsn", info.first_lsn)
-                 .Number("time_ms", static_cast<uint64_t>(info.created_at_ms)));
-    next_ = std::min(next_, info.first_lsn);
-  }
+  if (epoch_ != 0) EnterEpoch(info);
   epoch_ = info.epoch;
+  // What stands before its beginning was to be found in the segments before it.
+  SkipTo(info.first_lsn);
   return Status::Ok();
+}
+
+// Tells where another epoch begins; its LSNs may have been seen before.
+void Tail::EnterEpoch(const SegmentInfo& info) {
+  if (info.epoch == epoch_) return;
+  Announce(JsonObject()
+               .Text("event", "epoch")
+               .Number("epoch", info.epoch)
+               .Number("first_lsn", info.first_lsn)
+               .Number("time_ms", static_cast<uint64_t>(info.created_at_ms)));
+  next_ = std::min(next_, info.first_lsn);
+  epoch_ = info.epoch;
+}
+
+// Tells which records before this one have not been there.
+void Tail::SkipTo(Lsn lsn) {
+  if (next_ == 0 || lsn <= next_) return;
+  Announce(
+      JsonObject().Text("event", "skipped").Number("first_lsn", next_).Number("last_lsn", lsn - 1));
+  next_ = lsn;
 }
 
 void Tail::Emit(std::string line) {
@@ -131,14 +155,8 @@ void Tail::Emit(std::string line) {
 }
 
 void Tail::TakeRecord(const FrameHeader& header, std::string_view payload) {
-  if (request_.from && header.lsn < *request_.from) return;
   if (next_ != 0 && header.lsn < next_) return;
-  if (next_ != 0 && header.lsn > next_) {
-    Announce(JsonObject()
-                 .Text("event", "skipped")
-                 .Number("first_lsn", next_)
-                 .Number("last_lsn", header.lsn - 1));
-  }
+  SkipTo(header.lsn);
   next_ = header.lsn + 1;
   Frame record;
   record.lsn = header.lsn;

@@ -1,9 +1,11 @@
 // crabcache-wal tail and stats.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <sstream>
 #include <streambuf>
 #include <thread>
 
@@ -48,6 +50,21 @@ wal::Lsn LsnOf(const std::string& line) {
   return line.starts_with(kStart) ? std::stoull(line.substr(kStart.size())) : 0;
 }
 
+std::vector<std::string> Lines(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::vector<wal::Lsn> RecordsIn(const std::string& text) {
+  std::vector<wal::Lsn> lsns;
+  for (const std::string& line : Lines(text)) {
+    if (LsnOf(line) != 0) lsns.push_back(LsnOf(line));
+  }
+  return lsns;
+}
+
 class Follower {
  public:
   Follower(wal::Disk& disk, std::vector<std::string_view> arguments)
@@ -87,7 +104,45 @@ TEST(WalToolTailTest, ShowsTheLastRecords) {
     EXPECT_NE(answer.out.find("{\"lsn\":" + std::to_string(last) + ","), std::string::npos);
   }
   const ToolAnswer from = RunTool(disk, {"tail", "wal", "--from", std::to_string(last)});
-  EXPECT_EQ(std::count(from.out.begin(), from.out.end(), '\n'), 1);
+  EXPECT_EQ(RecordsIn(from.out), std::vector<wal::Lsn>{last});
+}
+
+// Whoever goes on where it has stopped must learn which of its LSNs have been issued again.
+TEST(WalToolTailTest, TellsTheEpochsBeforeTheFirstRecord) {
+  SimDisk disk;
+  LogStory story(disk);
+  TellAStory(story);
+  const wal::Lsn last = story.after().rbegin()->first;
+  for (const wal::Lsn from : {last, last + 1, last + 100}) {
+    const ToolAnswer answer = RunTool(disk, {"tail", "wal", "--from", std::to_string(from)});
+    EXPECT_EQ(answer.status, 0) << answer.errors;
+    const auto lines = Lines(answer.out);
+    ASSERT_EQ(lines.size(), from == last ? 3u : 2u) << answer.out;
+    EXPECT_TRUE(lines[0].starts_with("{\"event\":\"epoch\",\"epoch\":1,\"first_lsn\":1,"));
+    EXPECT_TRUE(lines[1].starts_with("{\"event\":\"epoch\",\"epoch\":2,\"first_lsn\":"));
+    EXPECT_EQ(LsnOf(lines.back()), from == last ? last : 0);
+  }
+  // In the first epoch; the second is told where it begins.
+  const auto lines = Lines(RunTool(disk, {"tail", "wal", "--from", "1"}).out);
+  EXPECT_TRUE(lines.at(0).starts_with("{\"event\":\"epoch\",\"epoch\":1,"));
+  EXPECT_EQ(LsnOf(lines.at(1)), 1u);
+}
+
+TEST(WalToolTailTest, TellsWhatIsGoneBeforeTheFirstRecord) {
+  SimDisk disk;
+  LogStory story(disk);
+  TellAStory(story);
+  disk.RemoveFile(SegmentPaths(disk).front());
+  const ToolAnswer answer = RunTool(disk, {"tail", "wal", "--from", "3"});
+  EXPECT_EQ(answer.status, 0) << answer.errors;
+  const auto records = RecordsIn(answer.out);
+  ASSERT_FALSE(records.empty());
+  EXPECT_NE(answer.out.find("{\"event\":\"skipped\",\"first_lsn\":3,\"last_lsn\":" +
+                            std::to_string(records.front() - 1) + "}\n"),
+            std::string::npos)
+      << answer.out;
+  // Without a first LSN nothing is missed.
+  EXPECT_EQ(RunTool(disk, {"tail", "wal", "-n", "1000"}).out.find("skipped"), std::string::npos);
 }
 
 TEST(WalToolTailTest, FollowsAServerOverSegmentsAndRestarts) {
@@ -96,13 +151,14 @@ TEST(WalToolTailTest, FollowsAServerOverSegmentsAndRestarts) {
   story.Boot();
   story.Change(5, 1);
   Follower follower(disk, {"tail", "-f", "wal", "--from", "1"});
-  ASSERT_TRUE(follower.lines().WaitForLines(story.after().size() - 1));
+  // One line for the epoch, and one for each record: LSN 0 of the story is none.
+  ASSERT_TRUE(follower.lines().WaitForLines(story.after().size()));
   for (uint64_t round = 0; round < 5; ++round) {
     story.Change(5, 10 + round);
     story.Rotate();
     story.Change(5, 20 + round);
     if (round % 2 == 1) story.Checkpoint(/*tell=*/true);
-    ASSERT_TRUE(follower.lines().WaitForLines(story.after().size() - 1));
+    ASSERT_TRUE(follower.lines().WaitForLines(story.after().size()));
   }
   story.Stop();
   story.Boot();
@@ -115,7 +171,7 @@ TEST(WalToolTailTest, FollowsAServerOverSegmentsAndRestarts) {
            follower.lines().WaitForLines(lines.size() + 1));
   follower.Stop();
   story.Stop();
-  // Every record, once, in order; and one line for the new epoch.
+  // Every record, once, in order; and one line for each epoch.
   std::vector<wal::Lsn> lsns;
   std::string events;
   for (const std::string& line : lines) {
@@ -130,8 +186,9 @@ TEST(WalToolTailTest, FollowsAServerOverSegmentsAndRestarts) {
     if (lsn != 0) expected.push_back(lsn);
   }
   EXPECT_EQ(lsns, expected);
-  EXPECT_TRUE(events.starts_with("{\"event\":\"epoch\",\"epoch\":2,")) << events;
-  EXPECT_EQ(std::count(events.begin(), events.end(), '\n'), 1) << events;
+  EXPECT_TRUE(events.starts_with("{\"event\":\"epoch\",\"epoch\":1,")) << events;
+  EXPECT_NE(events.find("\n{\"event\":\"epoch\",\"epoch\":2,"), std::string::npos) << events;
+  EXPECT_EQ(std::count(events.begin(), events.end(), '\n'), 2) << events;
 }
 
 TEST(WalToolTailTest, FollowsACompressedLog) {
@@ -142,10 +199,11 @@ TEST(WalToolTailTest, FollowsACompressedLog) {
   story.Boot();
   Follower follower(disk, {"tail", "-f", "wal", "--from", "1"});
   story.Change(20, 1);
-  EXPECT_TRUE(follower.lines().WaitForLines(story.after().size() - 1));
+  EXPECT_TRUE(follower.lines().WaitForLines(story.after().size()));
   follower.Stop();
   story.Stop();
   for (const std::string& line : follower.lines().lines()) {
+    if (LsnOf(line) == 0) continue;
     EXPECT_NE(line.find("\"effects\":["), std::string::npos) << line;
   }
 }
@@ -169,15 +227,17 @@ TEST(WalToolTailTest, PassesSegmentsOfAnotherLogOver) {
 
   const std::string from = std::to_string(last);
   Follower follower(disk, {"tail", "-f", "wal", "--from", from});
-  ASSERT_TRUE(follower.lines().WaitForLines(2));  // the last record, and word of the other log
+  // Two epochs, the last record, and word of the other log.
+  ASSERT_TRUE(follower.lines().WaitForLines(4));
   PutForeignSegment(disk, other_disk, 51);
-  ASSERT_TRUE(follower.lines().WaitForLines(3));
+  ASSERT_TRUE(follower.lines().WaitForLines(5));
   story.Boot();
   story.Set(0, "next", "one");
-  ASSERT_TRUE(follower.lines().WaitForLines(5));
+  ASSERT_TRUE(follower.lines().WaitForLines(7));
   follower.Stop();
   story.Stop();
-  const std::vector<std::string> lines = follower.lines().lines();
+  std::vector<std::string> lines = follower.lines().lines();
+  lines.erase(lines.begin(), lines.begin() + 2);
   EXPECT_EQ(LsnOf(lines[0]), last);
   EXPECT_EQ(lines[1], "{\"event\":\"foreign\",\"segment\":\"" + wal::SegmentName(50) + "\"}");
   EXPECT_EQ(lines[2], "{\"event\":\"foreign\",\"segment\":\"" + wal::SegmentName(51) + "\"}");
