@@ -28,7 +28,8 @@ constexpr Verb kVerbs[] = {
      "With --resp the commands themselves, for `redis-cli --pipe`: SELECT where the database\n"
      "changes, MULTI and EXEC around what ran atomically on more than one key. A transaction of\n"
      "one key is a large value in parts, and one above 64 MiB is an image of all data; neither is\n"
-     "wrapped.\n",
+     "wrapped. Deadlines of keys come last: until then every key stays, so that one whose time is\n"
+     "up is changed and removed as it was, whatever the clock of the server that takes them.\n",
      RunDump},
     {"tail", "DIRECTORY", "print the last records, and with -f what a server goes on to write",
      "JSON lines, as from dump --json. With -f it goes on until it is interrupted, over the ends\n"

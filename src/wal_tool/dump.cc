@@ -1,7 +1,15 @@
 // crabcache-wal dump
+//
+// --resp holds deadlines back until all else has been told. The log says when a key was removed, so
+// replaying it needs no clock; but a server that takes the commands has one. It would drop a key
+// whose deadline has passed as soon as it gets it, and the next APPEND or INCRBY of the log would
+// make it anew, with a part of its value and for ever.
+#include <map>
 #include <optional>
+#include <unordered_map>
 
 #include "src/wal_tool/tool.h"
+#include "utils/number.h"
 
 namespace crab::wal {
 namespace {
@@ -9,27 +17,101 @@ namespace {
 // Above this what ran atomically is an image of all data, and a client's queue is no place for it.
 constexpr size_t kMultiBytesMax = 64 << 20;
 
+// Which keys have a deadline after the effects so far. Holds each of these keys.
+class Deadlines {
+ public:
+  using OfDatabase = std::unordered_map<std::string, std::string>;  // decimal milliseconds
+
+  // Notes what `effect` does to deadlines and takes those out of it. False: nothing is left of it.
+  bool HoldBack(EffectView* effect) {
+    std::vector<std::string_view>& words = effect->arguments;
+    OfDatabase& keys = databases_[effect->db];
+    switch (static_cast<EffectId>(effect->id)) {
+      case EffectId::kSet:
+        if (words.size() >= 4 && words[2] == "PXAT") {
+          keys.insert_or_assign(std::string(words[0]), words[3]);
+          words.erase(words.begin() + 2, words.begin() + 4);
+        } else if (words.size() == 2) {
+          keys.erase(std::string(words[0]));
+        }  // else KEEPTTL
+        return true;
+      case EffectId::kPexpireat:
+        keys.insert_or_assign(std::string(words[0]), words[1]);
+        return false;
+      case EffectId::kDel:
+        for (const std::string_view key : words) keys.erase(std::string(key));
+        return true;
+      case EffectId::kPersist:
+        keys.erase(std::string(words[0]));
+        return true;
+      case EffectId::kMove:
+        if (auto moved = keys.extract(std::string(words[0])); !moved.empty()) {
+          databases_[Database(words[1])].insert(std::move(moved));
+        }
+        return true;
+      case EffectId::kFlushdb:
+        keys.clear();
+        return true;
+      case EffectId::kFlushall:
+        databases_.clear();
+        return true;
+      case EffectId::kSwapdb:
+        std::swap(databases_[Database(words[0])], databases_[Database(words[1])]);
+        return true;
+      case EffectId::kAppend:
+      case EffectId::kSetrange:
+      case EffectId::kIncrby:
+        return true;
+    }
+    return true;
+  }
+  const std::map<uint32_t, OfDatabase>& databases() const { return databases_; }
+
+ private:
+  static uint32_t Database(std::string_view word) {
+    int64_t db = 0;
+    return ParseInt64(word, &db) ? static_cast<uint32_t>(db) : 0;
+  }
+
+  std::map<uint32_t, OfDatabase> databases_;
+};
+
 // Prints effects as the commands that make them.
 class RespPrinter {
  public:
   explicit RespPrinter(std::ostream& out) : out_(out) {}
 
-  void Print(const std::vector<EffectView>& effects, size_t bytes) {
+  void Print(std::vector<EffectView> all, size_t bytes) {
+    std::vector<EffectView> effects;
+    for (EffectView& effect : all) {
+      if (deadlines_.HoldBack(&effect)) effects.push_back(std::move(effect));
+    }
     const bool multi = bytes <= kMultiBytesMax && TouchesSeveralKeys(effects);
     if (multi) Command({"MULTI"});
     for (const EffectView& effect : effects) {
-      if (effect.db != db_) {
-        Command({"SELECT", std::to_string(effect.db)});
-        db_ = effect.db;
-      }
+      Select(effect.db);
       std::vector<std::string_view> words = {EffectName(effect.id)};
       words.insert(words.end(), effect.arguments.begin(), effect.arguments.end());
       Command(words);
     }
     if (multi) Command({"EXEC"});
   }
+  // What has been held back.
+  void PrintDeadlines() {
+    for (const auto& [db, keys] : deadlines_.databases()) {
+      for (const auto& [key, deadline_ms] : keys) {
+        Select(db);
+        Command({"PEXPIREAT", key, deadline_ms});
+      }
+    }
+  }
 
  private:
+  void Select(uint32_t db) {
+    if (db == db_) return;
+    Command({"SELECT", std::to_string(db)});
+    db_ = db;
+  }
   // Parts of one value follow one another and need no transaction.
   static bool TouchesSeveralKeys(const std::vector<EffectView>& effects) {
     for (const EffectView& effect : effects) {
@@ -53,6 +135,7 @@ class RespPrinter {
 
   std::ostream& out_;
   uint32_t db_ = 0;  // of a connection that has just been made
+  Deadlines deadlines_;
 };
 
 std::string EffectsText(const std::vector<EffectView>& effects) {
@@ -110,7 +193,7 @@ Status Dump::PrintCheckpoint(const CheckpointInfo& info) {
       EffectView effect;
       TRY(ReadEffect(&chunk, &effect));
       if (request_.resp) {
-        resp_.Print({effect}, whole.size());
+        resp_.Print({std::move(effect)}, whole.size());
         continue;
       }
       if (!request_.json) {
@@ -140,11 +223,11 @@ void Dump::PrintRecord(const Frame& frame, int64_t wall_ms) {
   const auto type = static_cast<FrameType>(frame.type);
   const bool has_effects =
       type == FrameType::kEffect || type == FrameType::kTxn || type == FrameType::kBroadcast;
-  const auto effects = ReadEffects(frame.type, frame.payload);
+  auto effects = ReadEffects(frame.type, frame.payload);
   if (!request_.resp) {
     tool_.out << RecordText(frame, effects) << "\n";
   } else if (has_effects && effects.ok()) {
-    resp_.Print(*effects, frame.payload.size());
+    resp_.Print(std::move(*effects), frame.payload.size());
   } else if (has_effects) {
     tool_.errors << "LSN " << frame.lsn << " is no command: " << effects.message() << "\n";
     unreadable_ = true;
@@ -184,6 +267,7 @@ int Dump::Run() {
     return tool_.out.good();
   });
   if (tool_.stopped()) return tool_.Fail("interrupted");
+  if (request_.resp) resp_.PrintDeadlines();
   tool_.out.flush();
   if (!tool_.out.good()) return tool_.Fail("cannot write the answer");
   return Finish(tool_, *log->reader, disk_errors, lost || unreadable_);

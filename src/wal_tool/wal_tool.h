@@ -2,7 +2,8 @@
 // new directories of it: restored to a point in time, or backed up. Only `repair` changes the
 // directory it is given, and only where no server holds its lock. wal_main.cc hands it the command
 // line; `crabcache-wal --help` is its manual.
-// Holds one record in memory, whatever the size of the log.
+// Holds one record in memory, whatever the size of the log; `dump --resp` also each key that has a
+// deadline.
 #pragma once
 
 #include <atomic>

@@ -1,6 +1,9 @@
 // crabcache-wal dump --resp, and which records a dump begins with.
 #include <gtest/gtest.h>
 
+#include <map>
+#include <utility>
+
 #include "src/wal_tool/text.h"
 #include "tests/persistence/log_story.h"
 
@@ -107,6 +110,188 @@ TEST(WalToolDumpRespTest, WrapsWhatWasAtomicAndNothingElse) {
   for (const Words& words : requests) names += words[0] + " ";
   EXPECT_EQ(names, "MULTI SELECT SET SET EXEC SET APPEND APPEND SELECT FLUSHDB ");
   EXPECT_EQ(RunRequests(requests), story.now());
+}
+
+// Keys with their deadlines, as a server has them when its clock says `now_ms`.
+class Server {
+ public:
+  explicit Server(int64_t now_ms) : now_ms_(now_ms) {}
+
+  struct Entry {
+    std::string value;
+    int64_t deadline_ms = kNoDeadline;
+    bool operator==(const Entry&) const = default;
+  };
+  using Key = std::pair<uint32_t, std::string>;
+
+  // Whether it changes anything: what does not is never logged.
+  bool Changes(uint32_t db, const std::vector<std::string_view>& words) const {
+    const std::string_view name = words[0];
+    if (name != "PEXPIREAT" && name != "MOVE") return true;
+    const std::string key(words[1]);
+    return entries_.contains({db, key}) &&
+           (name != "MOVE" || !entries_.contains({Number(words[2]), key}));
+  }
+  void Run(uint32_t db, const std::vector<std::string_view>& words) {
+    const std::string_view name = words[0];
+    if (name == "FLUSHALL") return entries_.clear();
+    if (name == "FLUSHDB") {
+      std::erase_if(entries_, [&](const auto& entry) { return entry.first.first == db; });
+      return;
+    }
+    if (name == "SWAPDB") {
+      std::map<Key, Entry> swapped;
+      for (auto& [of, entry] : entries_) {
+        const uint32_t to = of.first == Number(words[1])   ? Number(words[2])
+                            : of.first == Number(words[2]) ? Number(words[1])
+                                                           : of.first;
+        swapped[{to, of.second}] = entry;
+      }
+      entries_ = std::move(swapped);
+      return;
+    }
+    const Key key(db, words[1]);
+    const auto there = entries_.find(key);
+    if (name == "SET") {
+      Entry& entry = entries_[key];
+      entry.value = words[2];
+      if (words.size() == 3) entry.deadline_ms = kNoDeadline;
+      if (words.size() == 5) Expire(key, words[4]);
+    } else if (name == "APPEND") {
+      entries_[key].value += words[2];
+    } else if (name == "DEL") {
+      entries_.erase(key);
+    } else if (name == "PEXPIREAT") {
+      if (there != entries_.end()) Expire(key, words[2]);
+    } else if (name == "PERSIST") {
+      if (there != entries_.end()) there->second.deadline_ms = kNoDeadline;
+    } else if (name == "MOVE") {
+      const Key to(Number(words[2]), words[1]);
+      if (there == entries_.end() || entries_.contains(to)) return;
+      entries_[to] = std::exchange(there->second, {});
+      entries_.erase(key);
+    } else {
+      ADD_FAILURE() << "no such effect here: " << name;
+    }
+  }
+  void Run(const std::vector<Words>& requests) {
+    uint32_t db = 0;
+    for (const Words& words : requests) {
+      if (words[0] == "SELECT") {
+        db = Number(words[1]);
+      } else if (words[0] != "MULTI" && words[0] != "EXEC") {
+        Run(db, std::vector<std::string_view>(words.begin(), words.end()));
+      }
+    }
+  }
+  // Those whose time is up go too.
+  const std::map<Key, Entry>& entries() {
+    std::erase_if(entries_, [&](const auto& entry) {
+      return entry.second.deadline_ms >= 0 && entry.second.deadline_ms <= now_ms_;
+    });
+    return entries_;
+  }
+
+ private:
+  static uint32_t Number(std::string_view word) {
+    return static_cast<uint32_t>(std::stoul(std::string(word)));
+  }
+  void Expire(const Key& key, std::string_view deadline_ms) {
+    entries_[key].deadline_ms = std::stoll(std::string(deadline_ms));
+    if (entries_[key].deadline_ms <= now_ms_) entries_.erase(key);
+  }
+
+  const int64_t now_ms_;
+  std::map<Key, Entry> entries_;
+};
+
+// One effect that follows from `chance`.
+void AddEffect(uint64_t chance, Effects* effects) {
+  const std::string key = "key:" + std::to_string(chance % 7);
+  const auto db = static_cast<uint32_t>(chance / 8 % 2);
+  const uint16_t shard = LogStory::ShardOf(key);
+  const std::string value = "v" + std::to_string(chance % 1000);
+  const auto deadline_ms = static_cast<int64_t>(1 + chance / 16 % 1000);
+  switch (chance / 100000 % 16) {
+    case 0:
+      return effects->Del(shard, db, key);
+    case 1:
+      return effects->Persist(shard, db, key);
+    case 2:
+      return effects->Set(shard, db, key, value, kNoDeadline);
+    case 3:
+      return effects->Set(shard, db, key, value, kKeepDeadline);
+    case 4:
+    case 5:
+      return effects->Add(shard, db, EffectId::kMove, {key, db == 0 ? "1" : "0"});
+    case 6:
+    case 7:
+    case 8:
+      return effects->Expireat(shard, db, key, deadline_ms);
+    case 9:
+    case 10:
+      return effects->Set(shard, db, key, value, deadline_ms);
+    case 11:
+      if (chance % 3 == 0) return effects->Broadcast(0, EffectId::kSwapdb, {"0", "1"});
+      if (chance % 31 == 1) return effects->Broadcast(db, EffectId::kFlushdb, {});
+      if (chance % 61 == 1) return effects->Broadcast(0, EffectId::kFlushall, {});
+      [[fallthrough]];
+    default:
+      return effects->Add(shard, db, EffectId::kAppend, {key, value});
+  }
+}
+
+// Whatever the clock of the server that takes the commands.
+TEST(WalToolDumpRespTest, ReplaysKeysWhoseTimeIsUp) {
+  for (uint64_t round = 0; round < 20; ++round) {
+    SCOPED_TRACE("round " + std::to_string(round));
+    SimDisk disk;
+    Boot boot = BootLog(disk, LogOptions(wal::SyncPolicy::kNone));
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    Server logged(/*now_ms=*/0);
+    for (uint64_t i = 0; i < 300; ++i) {
+      const uint64_t chance = Mix(TestSeed() + round, i);
+      Effects effects;
+      const auto add = [&](uint64_t what) {
+        Effects one;
+        AddEffect(what, &one);
+        std::string_view bytes = one.bytes();
+        EffectView effect;
+        ASSERT_TRUE(ReadEffect(&bytes, &effect).ok());
+        if (one.shard() == Effects::kBroadcast && effects.count() > 0) return;
+        std::vector<std::string_view> words = {EffectName(effect.id)};
+        words.insert(words.end(), effect.arguments.begin(), effect.arguments.end());
+        if (!logged.Changes(effect.db, words)) return;
+        logged.Run(effect.db, words);
+        AddEffect(what, &effects);
+      };
+      add(chance);
+      if (chance % 5 == 0 && effects.count() == 1 && effects.shard() != Effects::kBroadcast) {
+        add(Mix(chance, 1));
+      }
+      if (effects.empty()) continue;
+      const bool several = effects.count() > 1;
+      const auto type = several                                  ? wal::RecordType::kTxn
+                        : effects.shard() == Effects::kBroadcast ? wal::RecordType::kBroadcast
+                                                                 : wal::RecordType::kEffect;
+      (void)boot.log->Append(type, several ? wal::kBroadcastShard : effects.shard(),
+                             several ? effects.Transaction() : effects.bytes());
+    }
+    ASSERT_TRUE(boot.log->Stop().ok());
+    const ToolAnswer answer = RunTool(disk, {"dump", "wal", "--resp"});
+    ASSERT_EQ(answer.status, 0) << answer.errors;
+    const auto requests = ParseRequests(answer.out);
+    for (const int64_t now_ms : {0, 500, 1000000}) {
+      Server server(now_ms);
+      server.Run(requests);
+      auto expected = logged.entries();
+      std::erase_if(expected, [&](const auto& entry) {
+        return entry.second.deadline_ms >= 0 && entry.second.deadline_ms <= now_ms;
+      });
+      EXPECT_EQ(server.entries(), expected) << "at " << now_ms;
+    }
+    if (HasFailure()) return;
+  }
 }
 
 TEST(WalToolDumpTimeTest, TakesRecordsOfATime) {
