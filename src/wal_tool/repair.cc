@@ -7,8 +7,9 @@
 // INDEX and SEAL are made to suit. Records missing between segments become VOIDs at the end of the
 // one before. Where the beginning of the log is gone, a checkpoint takes its place, made of the
 // shards of a damaged one that can be read, or empty. Each original is kept under a second name in
-// repair-<time> before a new file takes its name, by one rename: a repair that is interrupted is
-// begun anew.
+// repair-<time> before a new file takes its name, by one rename, and what has none to replace it
+// loses its name last, when all that is made of it is there: a repair that is interrupted is begun
+// anew, and finds what the first one found.
 #include <algorithm>
 #include <cerrno>
 #include <map>
@@ -126,12 +127,12 @@ class Repair {
   Status CheckCheckpoints();
   Status FindDamage();
   Status RepairCheckpoints();
-  Status WriteBase(Lsn lsn);
+  Result<std::string> WriteBase(Lsn lsn);
   Status RewriteSegments();
   Lsn LastNeeded(const SegmentInfo& segment, const Reader& reader) const;
   Status Rewrite(const SegmentInfo& segment, Reader& reader, Frame& frame, bool* more);
   Status KeepAside(const std::string& name);
-  Status Drop(const std::string& name);
+  Status Remove(const std::string& name);
   Status Replace(const std::string& name);
   void Did(std::string what) { done_.push_back(std::move(what)); }
   std::string Path(const std::string& name) const { return request_.directory + "/" + name; }
@@ -230,8 +231,7 @@ Status Repair::KeepAside(const std::string& name) {
   return tool_.disk.SyncDirectory(aside_);
 }
 
-Status Repair::Drop(const std::string& name) {
-  TRY(KeepAside(name));
+Status Repair::Remove(const std::string& name) {
   TRY(tool_.disk.Remove(Path(name)));
   return tool_.disk.SyncDirectory(request_.directory);
 }
@@ -245,18 +245,18 @@ Status Repair::Replace(const std::string& name) {
 
 // A checkpoint for records up to `lsn`, which are gone: of the shards that a damaged one still has.
 // With an LSN of 0, for a gap, only where there are such shards: without it the log ends before the
-// gap.
-Status Repair::WriteBase(Lsn lsn) {
+// gap. Returns its name, "" = none.
+Result<std::string> Repair::WriteBase(Lsn lsn) {
   std::unique_ptr<CheckpointReader> source;
   CheckpointInfo info;
   for (const CheckpointInfo* damaged : damaged_checkpoints_) {
-    auto reader = CheckpointReader::Open(tool_.disk, aside_ + "/" + damaged->name, tool_.keys);
+    auto reader = CheckpointReader::Open(tool_.disk, damaged->path, tool_.keys);
     if (!reader.ok()) continue;
     source = std::move(reader).value();
     info = source->info();
     break;
   }
-  if (source == nullptr && lsn == 0) return Status::Ok();
+  if (source == nullptr && lsn == 0) return std::string();
   for (const SegmentInfo& segment : log_.reader->segments()) {
     if (source != nullptr || !segment.problem.empty()) continue;
     info.identity = segment.identity;
@@ -292,7 +292,7 @@ Status Repair::WriteBase(Lsn lsn) {
            ? std::string(": nothing is left of the data before")
            : "; " + std::to_string(lost_shards) + " of " +
                  std::to_string(info.identity.shard_count) + " shards could not be read"));
-  return Status::Ok();
+  return CheckpointName(info.lsn);
 }
 
 Status Repair::RepairCheckpoints() {
@@ -302,10 +302,15 @@ Status Repair::RepairCheckpoints() {
     for (const SegmentInfo& segment : log_.reader->segments()) {
       needed |= segment.gap_damaged || (segment.gap_void && damaged->lsn + 1 >= segment.first_lsn);
     }
-    TRY(Drop(damaged->name));
+    TRY(KeepAside(damaged->name));
+  }
+  // It may have the name of the damaged one, and replaces it then.
+  const std::string base = needed ? TRY(WriteBase(needed_base_)) : std::string();
+  for (const CheckpointInfo* damaged : damaged_checkpoints_) {
+    if (damaged->name != base) TRY(Remove(damaged->name));
     Did("moved " + damaged->name + " aside");
   }
-  return needed ? WriteBase(needed_base_) : Status::Ok();
+  return Status::Ok();
 }
 
 // The last LSN that must stand in a segment, or in those before it.
@@ -449,7 +454,8 @@ int Repair::Run() {
     TRY(RepairCheckpoints());
     TRY(RewriteSegments());
     for (const std::string& name : unusable_) {
-      TRY(Drop(name));
+      TRY(KeepAside(name));
+      TRY(Remove(name));
       Did("moved " + name + " aside");
     }
     return Status::Ok();

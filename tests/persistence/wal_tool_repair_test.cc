@@ -2,6 +2,7 @@
 // that verify called good is still there.
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <functional>
 
 #include "tests/persistence/log_story.h"
@@ -181,6 +182,77 @@ TEST_P(WalToolRepairTest, IsDoneAgainAfterACrash) {
     ASSERT_EQ(again.status, 0) << again.out << again.errors;
     EXPECT_EQ(Readable(*next, "wal"), readable);
     EXPECT_EQ(StartFrom(*next, options(), "wal").error, "");
+  }
+}
+
+// A log that begins with a checkpoint, which is damaged: in the first of its chunks.
+class WalToolRepairBaseTest : public WalToolRepairTest {
+ protected:
+  WalToolRepairBaseTest() {
+    LogStory story(whole_, options());
+    story.Boot();
+    story.Change(40, 7);
+    story.Rotate();
+    story.Checkpoint(/*tell=*/true);
+    story.Set(0, "after", "the checkpoint");
+    for (int i = 0; i < 5000 && story.log().metrics().segments_retired == 0; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    story.Stop();
+    EXPECT_EQ(SegmentPaths(whole_).size(), 1u);
+    whole_.FlipBit("wal/" + wal::CheckpointName(story.checkpoints()[0]),
+                   (wal::kSegmentHeaderBytes + 40) * 8);
+    const auto disk = whole_.PowerCut();
+    EXPECT_EQ(RunTool(*disk, {"repair", "wal"}).status, 0);
+    repaired_ = StartFrom(*disk, options(), "wal").data;
+    EXPECT_GT(repaired_.size(), 5u);
+  }
+  // What an interrupted repair has left is repaired by the next one, as if it were the first.
+  void ExpectTheSameFrom(SimDisk& disk) {
+    const ToolAnswer again = RunTool(disk, {"repair", "wal"});
+    ASSERT_EQ(again.status, 0) << again.out << again.errors;
+    EXPECT_EQ(RunTool(disk, {"verify", "wal"}).status, 0);
+    const FoundData found = StartFrom(disk, options(), "wal");
+    EXPECT_EQ(found.error, "") << again.out;
+    EXPECT_EQ(found.data, repaired_) << again.out;
+  }
+
+  SimDisk whole_;
+  Data repaired_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Forms, WalToolRepairBaseTest,
+                         testing::Values(wal::Compression::kNone, wal::Compression::kLz4),
+                         [](const auto& form) { return wal::CompressionName(form.param); });
+
+TEST_P(WalToolRepairBaseTest, IsDoneAgainAfterACrash) {
+  for (const Survivors survivors : kEverySurvivors) {
+    for (uint64_t crash_at = 1;; ++crash_at) {
+      SCOPED_TRACE(std::string(SurvivorsName(survivors)) + ", crash at " +
+                   std::to_string(crash_at));
+      const auto disk = whole_.PowerCut({.crash_at = crash_at, .survivors = survivors});
+      (void)RunTool(*disk, {"repair", "wal"});
+      if (!disk->crashed()) break;
+      ExpectTheSameFrom(*disk->PowerCut());
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST_P(WalToolRepairBaseTest, IsDoneAgainAfterAFullDisk) {
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("call " + std::to_string(nth));
+    const auto disk = whole_.PowerCut();
+    disk->AddFault({.calls = kChangingCalls, .nth = nth, .error = ENOSPC, .for_ever = true});
+    const ToolAnswer answer = RunTool(*disk, {"repair", "wal"});
+    const bool failed = disk->failed_calls() > 0;
+    disk->ClearFaults();
+    if (!failed) break;
+    if (answer.status != 0) {
+      EXPECT_NE(answer.errors.find("; run it again\n"), std::string::npos) << answer.errors;
+    }
+    ExpectTheSameFrom(*disk);
+    if (HasFailure()) return;
   }
 }
 
