@@ -1,0 +1,365 @@
+// What logs that are damaged give back: see backlog_story.h.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "persistence/backlog.h"
+#include "persistence/checkpoint.h"
+#include "persistence/reader.h"
+#include "persistence/record.h"
+#include "persistence/segment.h"
+#include "tests/persistence/backlog_story.h"
+
+namespace crab::test {
+namespace {
+
+void TryDamage(const Made& made, const std::function<void(SimDisk&)>& damage, bool costs_data,
+               uint64_t seed) {
+  auto copy = made.disk->Kill();
+  damage(*copy);
+  const wal::Options options = OptionsFor(8);
+  auto second = copy->Kill();
+  auto third = copy->Kill();
+  const Found by_units = FindByUnits(*copy, options, seed, 2);
+  ASSERT_EQ(by_units.error, "");
+  ASSERT_NO_FATAL_FAILURE(ExpectHonest(made.data, by_units));
+  const Found ordered = FindInOrder(*second, options);
+  ASSERT_EQ(ordered.error, "");
+  ASSERT_NO_FATAL_FAILURE(ExpectHonest(made.data, ordered));
+  ASSERT_TRUE(ordered.data == by_units.data);
+  if (!costs_data) {
+    ASSERT_TRUE(by_units.data == made.data);
+    ASSERT_TRUE(by_units.report.lost.empty());
+  }
+  // What strict starts from is whole.
+  wal::Options strict = options;
+  strict.recovery = RecoveryMode::kStrict;
+  const Found whole = FindByUnits(*third, strict, seed, 1);
+  ASSERT_TRUE(whole.error != "" || whole.data == made.data);
+}
+
+std::vector<std::string> CheckpointPaths(const SimDisk& disk) {
+  std::vector<std::string> paths;
+  for (const std::string& path : disk.Paths()) {
+    if (wal::CheckpointLsn(path.substr(path.rfind('/') + 1))) paths.push_back(path);
+  }
+  return paths;
+}
+
+TEST(BacklogDamageTest, ADamagedCheckpointCostsNoData) {
+  const Made made = SmallLog(TestSeed(), true);
+  const std::vector<std::string> paths = CheckpointPaths(*made.disk);
+  ASSERT_GE(paths.size(), 2u);
+  uint64_t cases = 0;
+  const std::string& newest = paths.back();
+  const std::string bytes = made.disk->Contents(newest);
+  for (uint64_t sector = 0; sector * 512 < bytes.size(); ++sector) {
+    SCOPED_TRACE(testing::Message() << newest << " sector " << sector);
+    ++cases;
+    TryDamage(
+        made, [&](SimDisk& disk) { disk.ZeroSector(newest, sector); }, false, sector);
+    if (HasFatalFailure()) return;
+  }
+  for (uint64_t size = 0; size < bytes.size(); size += LongTests() ? 1 : 97) {
+    SCOPED_TRACE(testing::Message() << newest << " cut at " << size);
+    ++cases;
+    TryDamage(
+        made, [&](SimDisk& disk) { disk.Cut(newest, size); }, false, size);
+    if (HasFatalFailure()) return;
+  }
+  for (const std::string& path : paths) {
+    SCOPED_TRACE("without " + path);
+    ++cases;
+    TryDamage(
+        made, [&](SimDisk& disk) { disk.RemoveFile(path); }, false, 1);
+    if (HasFatalFailure()) return;
+  }
+  TryDamage(
+      made,
+      [&](SimDisk& disk) {
+        for (const std::string& path : paths) disk.FlipBit(path, disk.Contents(path).size() * 4);
+      },
+      false, 1);
+  RecordProperty("cases", static_cast<int>(cases));
+}
+
+// What one checkpoint has begun no other one finishes: where the chunks of a unit are too large to
+// be kept from the check on, and are not there the second time.
+TEST(BacklogDamageTest, ACheckpointThatIsGoneWhileItIsAppliedEndsTheReplay) {
+  const Made made = SmallLog(TestSeed(), true);
+  wal::Options options = OptionsFor(8);
+  {
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(*made.disk, options, &backlog);
+    ASSERT_TRUE(log.ok()) << log.message();
+    wal::CheckpointInfo info;
+    info.lsn = (*log)->last_lsn();
+    info.identity = (*log)->identity();
+    auto writer = wal::CheckpointWriter::Create(*made.disk, options.directory, info,
+                                                wal::Compression::kZstd, nullptr);
+    ASSERT_TRUE(writer.ok()) << writer.message();
+    const std::string effects = "#" + std::string(1 << 20, 'x') + "\n";
+    for (int i = 0; i < 10; ++i) ASSERT_TRUE((*writer)->Add(0, effects, 1).ok());
+    ASSERT_TRUE((*writer)->Finish().ok());
+    ASSERT_TRUE((*writer)->Publish().ok());
+    ASSERT_TRUE((*log)->Stop().ok());
+  }
+  std::unique_ptr<Backlog> backlog;
+  auto log = wal::Log::Open(*made.disk, options, &backlog);
+  ASSERT_TRUE(log.ok()) << log.message();
+  int parts = 0;
+  const Status replayed = backlog->Replay(0, [&](const Backlog::Part& part) {
+    EXPECT_TRUE(part.of_checkpoint);
+    if (parts++ == 0) made.disk->AddFault({.calls = kMap, .nth = 1, .error = EIO});
+    return Status::Ok();
+  });
+  EXPECT_FALSE(replayed.ok());
+  EXPECT_NE(replayed.message().find("has been applied"), std::string::npos) << replayed.message();
+  EXPECT_LT(parts, 10);
+}
+
+TEST(BacklogDamageTest, TellsOfEveryDamageInASegment) {
+  for (const bool checkpoints : {false, true}) {
+    const Made made = SmallLog(TestSeed(), checkpoints);
+    std::mt19937_64 random(TestSeed());
+    for (const std::string& path : SegmentPaths(*made.disk)) {
+      const uint64_t size = made.disk->Contents(path).size();
+      for (int i = 0; i < (LongTests() ? 5000 : 30); ++i) {
+        const uint64_t bit =
+            random() % 8 +
+            8 * (i % 4 == 0
+                     ? random() % size
+                     : std::min(size - 1, 4096 + random() % std::max<uint64_t>(size - 4096, 1)));
+        SCOPED_TRACE(testing::Message() << path << " bit " << bit);
+        TryDamage(
+            made, [&](SimDisk& disk) { disk.FlipBit(path, bit); }, true, bit);
+        if (HasFatalFailure()) return;
+      }
+      for (uint64_t sector = 0; sector * 512 < size; sector += LongTests() ? 1 : 1 + random() % 6) {
+        SCOPED_TRACE(testing::Message() << path << " sector " << sector);
+        TryDamage(
+            made, [&](SimDisk& disk) { disk.ZeroSector(path, sector); }, true, sector);
+        if (HasFatalFailure()) return;
+      }
+      for (int i = 0; i < (LongTests() ? 2000 : 8); ++i) {
+        const uint64_t cut = random() % size;
+        SCOPED_TRACE(testing::Message() << path << " cut at " << cut);
+        TryDamage(
+            made, [&](SimDisk& disk) { disk.Cut(path, cut); }, true, cut);
+        if (HasFatalFailure()) return;
+      }
+      SCOPED_TRACE("without " + path);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.RemoveFile(path); }, true, 1);
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(BacklogDamageTest, TellsOfFilesThatAreSwappedOrThereTwice) {
+  const Made made = SmallLog(TestSeed(), true);
+  const std::vector<std::string> segments = SegmentPaths(*made.disk);
+  for (const std::string& one : segments) {
+    for (const std::string& other : segments) {
+      if (one == other) continue;
+      SCOPED_TRACE(one + " and " + other);
+      const std::string bytes = made.disk->Contents(one);
+      TryDamage(
+          made,
+          [&](SimDisk& disk) {
+            disk.PutFile(one, disk.Contents(other));
+            disk.PutFile(other, bytes);
+          },
+          true, 1);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.PutFile(other, bytes); }, true, 2);
+      if (HasFatalFailure()) return;
+    }
+    SCOPED_TRACE("a second " + one);
+    TryDamage(
+        made,
+        [&](SimDisk& disk) {
+          disk.PutFile(std::string(kLogDirectory) + "/" + wal::SegmentName(0), disk.Contents(one));
+        },
+        false, 3);
+    if (HasFatalFailure()) return;
+  }
+  // A checkpoint under another's name, or under a name of its own that is not true.
+  const std::vector<std::string> checkpoints = CheckpointPaths(*made.disk);
+  for (const std::string& one : checkpoints) {
+    SCOPED_TRACE(one);
+    const std::string bytes = made.disk->Contents(one);
+    const Lsn lsn = *wal::CheckpointLsn(one.substr(one.rfind('/') + 1));
+    for (const Lsn wrong : {lsn - 3, lsn + 1, lsn + 1000}) {
+      TryDamage(
+          made,
+          [&](SimDisk& disk) {
+            disk.PutFile(std::string(kLogDirectory) + "/" + wal::CheckpointName(wrong), bytes);
+          },
+          false, wrong);
+    }
+    TryDamage(
+        made, [&](SimDisk& disk) { disk.PutFile(checkpoints.back(), bytes); }, false, 4);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// --- checkpoints that do not fit the segments
+
+TEST(BacklogDamageTest, BeginsAnewBehindACheckpointWhoseSegmentsAreGone) {
+  const Made made = SmallLog(TestSeed(), true);
+  Maker maker(TestSeed());
+  auto disk = made.disk->Kill();
+  const wal::Options options = OptionsFor(8);
+  for (const std::string& path : SegmentPaths(*disk)) disk->RemoveFile(path);
+  const Lsn checkpoint = *wal::CheckpointLsn(CheckpointPaths(*disk).back().substr(4));
+  Lsn appended = 0;
+  for (int start = 0; start < 2; ++start) {
+    SCOPED_TRACE(start);
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(*disk, options, &backlog);
+    ASSERT_TRUE(log.ok()) << log.message();
+    EXPECT_EQ((*log)->last_lsn(), start == 0 ? checkpoint : appended);
+    EXPECT_EQ(backlog->report().checkpoint_lsn, checkpoint);
+    EXPECT_TRUE(backlog->report().lost.empty());
+    EXPECT_FALSE(start == 0 && backlog->report().warnings.empty());
+    uint64_t chunks = 0, records = 0;
+    for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
+      const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
+        ++(part.of_checkpoint ? chunks : records);
+        return Status::Ok();
+      });
+      ASSERT_TRUE(replayed.ok()) << replayed.message();
+    }
+    EXPECT_GT(chunks, 0u);
+    EXPECT_EQ(records, static_cast<uint64_t>(start));
+    if (start > 0) break;
+    appended = (*log)->Append(RecordType::kEffect, 1, "behind it");
+    EXPECT_EQ(appended, checkpoint + 1);
+  }
+}
+
+TEST(BacklogDamageTest, UsesNoCheckpointOfAnotherLog) {
+  const Made one = SmallLog(TestSeed(), true);
+  const Made other = SmallLog(TestSeed() + 1, true);
+  auto disk = one.disk->Kill();
+  for (const std::string& path : CheckpointPaths(*disk)) disk->RemoveFile(path);
+  for (const std::string& path : CheckpointPaths(*other.disk)) {
+    disk->PutFile(path, other.disk->Contents(path));
+  }
+  const Found found = FindByUnits(*disk, OptionsFor(8), 1, 1);
+  EXPECT_EQ(found.error, "");
+  EXPECT_TRUE(found.data == one.data);
+  EXPECT_NE(found.report.checkpoint_problem.find("another log"), std::string::npos);
+  EXPECT_TRUE(found.report.lost.empty());
+}
+
+TEST(BacklogDamageTest, SegmentsBelowTheCheckpointAreNotMissed) {
+  const Made made = SmallLog(TestSeed(), true);
+  for (const RecoveryMode mode :
+       {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+    auto disk = made.disk->Kill();
+    const std::vector<std::string> paths = SegmentPaths(*disk);
+    // All but the one that ends with the checkpoint's last record and those behind it.
+    const Lsn checkpoint = *wal::CheckpointLsn(CheckpointPaths(*disk).back().substr(4));
+    auto reader = wal::Reader::Open(*disk, kLogDirectory);
+    ASSERT_TRUE(reader.ok());
+    size_t removed = 0;
+    const auto& segments = (*reader)->segments();
+    for (size_t i = 0; i + 1 < segments.size() && segments[i + 1].first_lsn <= checkpoint + 1;
+         ++i) {
+      disk->RemoveFile(segments[i].path);
+      ++removed;
+    }
+    ASSERT_GT(removed, 0u);
+    wal::Options options = OptionsFor(8);
+    options.recovery = mode;
+    const Found found = FindByUnits(*disk, options, 1, 2);
+    EXPECT_EQ(found.error, "");
+    EXPECT_TRUE(found.data == made.data);
+    EXPECT_TRUE(found.report.lost.empty());
+  }
+}
+
+// --- a disk that fails
+
+// One call of each kind fails, once or from then on: what is brought back is honest, or the start
+// or the unit says that it cannot be done.
+TEST(BacklogDamageTest, IsHonestWhicheverCallOfTheDiskFails) {
+  const Made made = SmallLog(TestSeed(), true);
+  uint64_t cases = 0;
+  for (const bool for_ever : {false, true}) {
+    for (uint64_t nth = 1;; ++nth) {
+      SCOPED_TRACE(testing::Message() << "call " << nth << (for_ever ? " and all after it" : ""));
+      auto disk = made.disk->Kill();
+      disk->AddFault({.calls = kAnyCall, .nth = nth, .error = EIO, .for_ever = for_ever});
+      const Found found = FindByUnits(*disk, OptionsFor(8), nth, 1);
+      ++cases;
+      if (found.error == "") ExpectHonest(made.data, found);
+      if (HasFatalFailure()) return;
+      if (disk->failed_calls() == 0) break;
+    }
+  }
+  RecordProperty("cases", static_cast<int>(cases));
+}
+
+// --- forged
+
+// Who may write to the directory can make a checksum, but no record: all that counts in a segment
+// with a key is encrypted.
+TEST(BacklogDamageTest, BelievesNoPlainRecordInASegmentWithAKey) {
+  const std::string path = testing::TempDir() + "/crab-forged-keys-" + std::to_string(getpid());
+  wal::Options options = OptionsFor(16);
+  options.keys = KeyRingOf(path, 'a');
+  Maker maker(TestSeed());
+  maker.Run(options, 20, /*checkpoints=*/false);
+  const Made made = maker.Take();
+  const std::string segment = SegmentPaths(*made.disk).front();
+  const std::string bytes = made.disk->Contents(segment);
+  wal::SegmentHeader header;
+  std::memcpy(&header, bytes.data(), sizeof(header));
+
+  wal::FrameHeader record = {};
+  const std::string forged = Add(1, 1);
+  record.length = static_cast<uint32_t>(forged.size());
+  record.lsn = 1;
+  record.type = static_cast<uint8_t>(wal::FrameType::kEffect);
+  record.shard = static_cast<uint16_t>(ShardOf(1, 16));
+  record.crc = wal::BodyCrc(record, forged);
+  std::string plain;
+  wal::AppendFrame(plain, record, forged, header.salt, wal::kSegmentHeaderBytes);
+
+  std::string inner, payload, pack;
+  wal::AppendPackedFrame(inner, record, forged);
+  const wal::PackPayload head = {static_cast<uint32_t>(inner.size()), 1, 1};
+  payload.assign(reinterpret_cast<const char*>(&head), sizeof(head)).append(inner);
+  wal::FrameHeader frame = {};
+  frame.length = static_cast<uint32_t>(payload.size());
+  frame.type = static_cast<uint8_t>(wal::FrameType::kPack);
+  frame.shard = wal::kBroadcastShard;
+  frame.crc = wal::BodyCrc(frame, payload);
+  wal::AppendFrame(pack, frame, payload, header.salt, wal::kSegmentHeaderBytes);
+
+  for (const std::string& frames : {plain, pack}) {
+    auto disk = made.disk->Kill();
+    for (const std::string& other : SegmentPaths(*disk)) disk->RemoveFile(other);
+    disk->PutFile(segment, bytes.substr(0, wal::kSegmentHeaderBytes) + frames);
+    const Found found = FindByUnits(*disk, options, 1, 1);
+    EXPECT_EQ(found.error, "");
+    EXPECT_TRUE(found.data == Data());
+    EXPECT_EQ(found.report.entries_recovered, 0u);
+  }
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace crab::test
