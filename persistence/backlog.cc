@@ -1,187 +1,31 @@
 // How a unit is replayed: the chunks of the checkpoint that belong to it, then its records of each
 // segment in turn, then those of the ring. Where they stand is told by the segment's INDEX frames,
 // or by a list from having read it through. Every record is checked right before it is applied.
+// Logs with PACKs: backlog_turns.cc.
 //
 // What does not check: a chunk costs time, for the unit goes on with the older checkpoint and the
 // records since; an INDEX frame likewise, for its segment is read through; a record is lost, and
 // its segment is read through once to tell which one that was.
-#include "persistence/backlog.h"
-
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <memory>
-#include <mutex>
-#include <set>
-#include <string>
 #include <utility>
-#include <vector>
 
+#include "persistence/backlog_impl.h"
 #include "persistence/index.h"
-#include "persistence/ranges.h"
-#include "persistence/recovery.h"
 #include "persistence/segment.h"
 #include "utils/check.h"
 #include "utils/clock.h"
-#include "utils/crc32c.h"
 
 namespace crab::wal {
 namespace {
 
-// Brought into memory in one go. The first unit of all meets every block of the log, and is the one
-// that somebody waits for.
-constexpr uint64_t kBlockBytes = uint64_t{64} << 10;
-// Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
-// are asked for ahead of the one being applied, each by its first lines.
-constexpr size_t kPrefetchAhead = 12;
-constexpr size_t kCacheLine = 64;
 // What ran atomically on many shards is checked once, not by every unit anew; so many are
 // remembered.
 constexpr size_t kLargeTxnBytes = size_t{16} << 10;
 constexpr size_t kCheckedTxnsMax = 4096;
-// Listed in the report; all are counted. A disk that is full of holes must not fill the memory too.
 
-// What one call has found, added to the report at its end.
-struct Tally {
-  uint64_t recovered = 0;
-  uint64_t skipped = 0;
-  uint64_t of_ring = 0;
-  std::vector<std::string> warnings;
-
-  void Warn(std::string text) {
-    if (warnings.size() < kWarningsMax) warnings.push_back(std::move(text));
-  }
-};
-
-// One segment, mapped. Synchronized.
-struct Source {
-  Plan::Segment segment;
-  std::mutex mutex;  // held while it is being prepared and read through
-  std::atomic<bool> prepared{false};
-  // Constant once prepared.
-  std::unique_ptr<Mapping> mapping;
-  std::string_view bytes;
-  std::vector<IndexView> indexes;         // oldest first; empty where segment.places tells
-  std::vector<std::atomic<bool>> blocks;  // that are in memory
-
-  Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
-
-  // False: the disk does not give these bytes.
-  bool Load(uint64_t offset, uint64_t count) {
-    const uint64_t last = (offset + count - 1) / kBlockBytes;
-    for (uint64_t block = offset / kBlockBytes; block <= last; ++block) {
-      if (blocks[block].load(std::memory_order_acquire)) [[likely]]
-        continue;
-      const uint64_t start = block * kBlockBytes;
-      const uint64_t size = std::min(kBlockBytes, bytes.size() - start);
-      if (!mapping->Load(start, size).ok() && !mapping->Load(start, size).ok()) return false;
-      blocks[block].store(true, std::memory_order_release);
-    }
-    return true;
-  }
-
-  // The frame at an offset; false: none checks there.
-  bool Check(uint64_t offset, FrameHeader* header, std::string_view* payload) {
-    if (offset < kSegmentHeaderBytes || offset + sizeof(*header) > bytes.size()) return false;
-    if (!Load(offset, sizeof(*header))) return false;
-    std::memcpy(header, bytes.data() + offset, sizeof(*header));
-    const uint64_t frame_bytes = FrameBytes(header->length);
-    if (frame_bytes > bytes.size() - offset || !Load(offset, frame_bytes)) return false;
-    const std::string_view frame = bytes.substr(offset, frame_bytes);
-    const uint32_t crc =
-        Crc32c(frame.substr(sizeof(header->crc))) ^ PlaceMix(segment.info.salt, offset);
-    *payload = frame.substr(sizeof(*header), header->length);
-    return crc == header->crc;
-  }
-};
-
-// One plan and what it takes to carry it out.
-struct Level {
-  Plan plan;
-  std::unique_ptr<CheckpointReader> checkpoint;  // null: none, or see `problem`
-  std::string problem;                           // why the checkpoint cannot be read at all
-  std::vector<std::unique_ptr<Source>> sources;
-};
-
-class LogBacklog final : public Backlog {
- public:
-  LogBacklog(Disk& disk, const Options& options, Recovered& recovered, RecoveryReport report,
-             int64_t started_us);
-
-  uint32_t units() const override { return units_; }
-  bool empty() const override { return empty_; }
-  uint64_t total_bytes() const override { return total_bytes_; }
-  uint64_t done_bytes() const override { return done_bytes_.load(std::memory_order_relaxed); }
-  Status Replay(uint32_t unit, const Apply& apply) override;
-  Status ReplayInOrder(const std::function<Status(const RecordView&)>& apply) override;
-  RecoveryReport report() const override;
-
- private:
-  // Scratch memory of one call of Replay, and who is asking.
-  struct Call {
-    uint32_t unit;
-    const Apply& apply;
-    Tally tally = {};
-    Lsn last_lsn = 0;  // of the records so far
-    std::vector<uint64_t> offsets = {};
-    std::vector<TxnPart> parts = {};
-    std::string joined = {};
-  };
-  using TakeChunk = std::function<Status(Lsn, uint16_t shard, std::string_view effects)>;
-
-  Result<Level*> LevelAt(size_t depth);
-  std::unique_ptr<Level> MakeLevel(Plan plan);
-  // Calls `take` with each chunk of the units' shards; goes down the levels until one has them all.
-  Result<Level*> ReplayChunks(uint64_t first_unit, uint64_t last_unit, const TakeChunk& take,
-                              Tally* tally);
-
-  Status Map(Source& source);
-  Status Prepare(Source& source, Lsn checkpoint_lsn);
-  bool ReadIndexes(Source& source);
-  Status ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places);
-  Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before);
-  Status FindOffsets(Source& source, Call& call);
-  Status ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call);
-  void ReplayRing(const Plan& plan, Call& call);
-  void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
-                     Call& call);
-  void ApplyTxn(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
-                Call& call);
-  Status ForEachRecord(
-      const Level& level,
-      const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take);
-  Status NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn);
-  Status NoteLost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
-  void NoteWarning(const std::string& text);
-  void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
-  void Finish(const Tally& tally, uint32_t units);
-
-  bool IsChecked(const Source& source, uint64_t offset);
-  void RememberChecked(const Source& source, uint64_t offset);
-
-  Disk& disk_;
-  const Options options_;
-  const int64_t started_us_;
-  const uint32_t units_;
-  const bool empty_;
-  const std::vector<CheckpointInfo> fallbacks_;
-  uint64_t total_bytes_ = 0;
-  std::atomic<uint64_t> done_bytes_{0};
-  Places ring_places_;
-
-  std::mutex levels_mutex_;
-  std::vector<std::unique_ptr<Level>> levels_;
-
-  std::mutex checked_mutex_;
-  std::set<std::pair<uint64_t, uint64_t>> checked_;  // segment number, offset
-
-  mutable std::mutex report_mutex_;
-  RecoveryReport report_;
-  Ranges lost_;              // LSNs that have been told as lost; under report_mutex_
-  uint32_t units_done_ = 0;  // under report_mutex_
-};
+}  // namespace
 
 LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
                        RecoveryReport report, int64_t started_us)
@@ -189,6 +33,7 @@ LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
       options_(options),
       started_us_(started_us),
       units_(recovered.units),
+      by_turns_(recovered.packs && recovered.units > 1),
       empty_(!recovered.plan.checkpoint && recovered.plan.segments.empty() &&
              recovered.plan.ring.empty()),
       fallbacks_(std::move(recovered.fallbacks)),
@@ -206,6 +51,7 @@ LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
     ring_places_.Add(record.header.type, record.header.shard, record.payload, i * kFrameAlignment);
   }
   ring_places_.Finish();
+  if (by_turns_) unit_states_.resize(units_);
   levels_.push_back(MakeLevel(std::move(recovered.plan)));
 }
 
@@ -436,10 +282,7 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call) 
   const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
   for (size_t i = 0; i < offsets.size(); ++i) {
     if (i + kPrefetchAhead < offsets.size()) {
-      const char* ahead = source.bytes.data() + offsets[i + kPrefetchAhead];
-      __builtin_prefetch(ahead);
-      __builtin_prefetch(ahead + kCacheLine);
-      __builtin_prefetch(ahead + 2 * kCacheLine);
+      PrefetchRecord(source.bytes.data() + offsets[i + kPrefetchAhead]);
     }
     const uint64_t offset = offsets[i];
     FrameHeader header = {};
@@ -463,7 +306,7 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call) 
       continue;
     }
     call.last_lsn = header.lsn;
-    if (header.lsn > checkpoint_lsn) ApplyRecordOf(header, payload, shard_count, call);
+    if (header.lsn > call.checkpoint_lsn) ApplyRecordOf(header, payload, shard_count, call);
   }
   return Status::Ok();
 }
@@ -480,6 +323,8 @@ void LogBacklog::ReplayRing(const Plan& plan, Call& call) {
 }
 
 // --- one record ----------------------------------------------------------------------------------
+
+namespace {
 
 bool IsApplied(const FrameHeader& header) {
   const auto type = static_cast<FrameType>(header.type);
@@ -503,6 +348,8 @@ void CountApplied(Lsn lsn, const Status& applied, Tally* tally, bool counts = tr
   tally->skipped += counts;
   tally->Warn("LSN " + std::to_string(lsn) + ": " + std::string(applied.message()));
 }
+
+}  // namespace
 
 // A record that concerns several units is counted by the first of them.
 void LogBacklog::ApplyRecordOf(const FrameHeader& header, std::string_view payload,
@@ -560,10 +407,8 @@ void LogBacklog::ApplyTxn(const FrameHeader& header, std::string_view payload, u
 Status LogBacklog::Replay(uint32_t unit, const Apply& apply) {
   CHECK_LT(unit, units_);
   Call call{.unit = unit, .apply = apply};
-  const auto take = [&](Lsn lsn, uint16_t, std::string_view effects) {
-    return apply({lsn, RecordType::kEffect, /*of_checkpoint=*/true, effects, {}});
-  };
-  Level* level = TRY(ReplayChunks(unit, unit + 1, take, &call.tally));
+  if (by_turns_) return ReplayTurn(&unit_states_[unit], call);
+  Level* level = TRY(ReplayChunksOf(call));
   if (units_ == 1) {
     TRY(ForEachRecord(*level, [&](const FrameHeader& header, std::string_view payload, bool ring) {
       const uint64_t before = call.tally.recovered;
@@ -579,6 +424,22 @@ Status LogBacklog::Replay(uint32_t unit, const Apply& apply) {
   }
   Finish(call.tally, 1);
   return Status::Ok();
+}
+
+// The unit's chunks of the newest checkpoint that has them all.
+Result<Level*> LogBacklog::ReplayChunksOf(Call& call) {
+  const auto take = [&](Lsn lsn, uint16_t, std::string_view effects) {
+    return call.apply({lsn, RecordType::kEffect, /*of_checkpoint=*/true, effects, {}});
+  };
+  Level* level = TRY(ReplayChunks(call.unit, call.unit + 1, take, &call.tally));
+  call.checkpoint_lsn = level->plan.checkpoint_lsn();
+  return level;
+}
+
+Result<bool> LogBacklog::NextUnit(uint32_t* unit) {
+  if (by_turns_) return NextUnitOfTurn(unit);
+  *unit = next_unit_.fetch_add(1, std::memory_order_relaxed);
+  return *unit < units_;
 }
 
 Status LogBacklog::ReplayInOrder(const std::function<Status(const RecordView&)>& apply) {
@@ -709,8 +570,6 @@ RecoveryReport LogBacklog::report() const {
   std::lock_guard guard(report_mutex_);
   return report_;
 }
-
-}  // namespace
 
 std::unique_ptr<Backlog> MakeBacklog(Disk& disk, const Options& options, Recovered& recovered,
                                      RecoveryReport report, int64_t started_us) {

@@ -99,7 +99,7 @@ Result<Frames::Candidate> Frames::Try(uint64_t offset) {
 
 Result<uint64_t> Frames::Find(uint64_t from, Expected expected, Candidate* found) {
   found->good = false;
-  const bool packed = (segment_->flags & (kFlagCompressed | kFlagEncrypted)) != 0;
+  const bool packed = segment_->packs();
   uint64_t at = from;
   while (at + kSmallestFrame <= window_.file_bytes()) {
     std::string_view block = TRY(window_.At(at, kScanBytes + sizeof(FrameHeader)));
@@ -142,12 +142,17 @@ bool MayHold(const SegmentInfo& segment, const FrameHeader& header) {
   return segment.key_id == 0 || encrypted || !(pack || IsRecord(header.type));
 }
 
+PackPayload PackHead(std::string_view payload) {
+  PackPayload head = {};
+  if (payload.size() >= sizeof(head)) std::memcpy(&head, payload.data(), sizeof(head));
+  return head;
+}
+
 Result<std::string_view> UnpackRecords(Codec& codec, const SegmentInfo& segment, uint64_t offset,
                                        uint8_t flags, std::string_view payload, PackPayload* pack,
                                        std::string* scratch) {
-  *pack = {};
+  *pack = PackHead(payload);
   if (payload.size() < sizeof(*pack)) return Status::Error("a PACK is too short");
-  std::memcpy(pack, payload.data(), sizeof(*pack));
   const PackContext context = {segment.identity.log_id, segment.number, segment.salt, offset,
                                *pack};
   const std::string_view plain = TRY(codec.Unpack(payload.substr(sizeof(*pack)), context.bytes(),

@@ -71,6 +71,9 @@ class Frames {
 // is not cannot be the server's.
 bool MayHold(const SegmentInfo& segment, const FrameHeader& header);
 
+// What the payload of a PACK states; zeroes where it is too short to.
+PackPayload PackHead(std::string_view payload);
+
 // Unpacks the PACK frame at `offset` and checks that it holds every record that it states.
 // `*pack` is what it states, as far as that can be read. The frames yielded live in `*scratch` or
 // in `payload`. ENOKEY: the key is missing; otherwise an error means damage.

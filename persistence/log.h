@@ -62,8 +62,11 @@ struct Options {
   bool shard_by_hashtag = false;  // how the caller finds a key's shard: stated in the headers
   Compression compression = Compression::kNone;
   std::shared_ptr<const KeyRing> keys;  // null or empty: nothing is encrypted
-  uint64_t keep_segments = 0;           // segments retained that no checkpoint needs
-  uint64_t keep_ms = 0;                 // likewise, those sealed within this time
+  // Of a log with PACKs: what a replay holds unpacked, about. One half is replayed while the other
+  // is unpacked.
+  uint64_t unpacked_bytes_max = 64 << 20;
+  uint64_t keep_segments = 0;  // segments retained that no checkpoint needs
+  uint64_t keep_ms = 0;        // likewise, those sealed within this time
   // Begins behind a gap, as after a time without the log: what is in the directory is not recovered
   // and is void once a checkpoint at or above the first LSN is published.
   bool after_gap = false;

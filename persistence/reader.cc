@@ -202,10 +202,13 @@ bool DirectoryReader::SkipSealed(Frame* frame) {
 // Unpacks a PACK and begins to give out its records. False: there is nothing in it.
 Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame) {
   const SegmentInfo& segment = current();
-  if (codec_ == nullptr) codec_ = std::make_unique<Codec>(Compression::kNone, options_.keys);
-  PackPayload pack;
-  auto unpacked = UnpackRecords(*codec_, segment, offset_, candidate.header.flags,
-                                candidate.payload, &pack, &pack_scratch_);
+  PackPayload pack = PackHead(candidate.payload);
+  Result<std::string_view> unpacked = std::string_view();
+  if (!options_.whole_packs) {
+    if (codec_ == nullptr) codec_ = std::make_unique<Codec>(Compression::kNone, options_.keys);
+    unpacked = UnpackRecords(*codec_, segment, offset_, candidate.header.flags, candidate.payload,
+                             &pack, &pack_scratch_);
+  }
   if (unpacked.system_errno() == ENOKEY) {
     LeaveSegment();
     return Status::Error(segment.name + ": " + std::string(unpacked.message()), ENOKEY);
@@ -213,7 +216,7 @@ Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame)
   const uint32_t body = candidate.header.crc;
   running_crc_ = Crc32c({reinterpret_cast<const char*>(&body), sizeof(body)}, running_crc_);
   const uint64_t offset = std::exchange(offset_, offset_ + candidate.bytes);
-  if (unpacked.ok()) {
+  if (unpacked.ok() && !options_.whole_packs) {
     // Codec gives back the packed bytes where nothing was done to them: those live in the window.
     if (unpacked->data() != pack_scratch_.data()) pack_scratch_.assign(*unpacked);
     pack_left_ = std::string_view(pack_scratch_).substr(0, unpacked->size());
@@ -224,16 +227,26 @@ Result<bool> DirectoryReader::OpenPack(const Candidate& candidate, Frame* frame)
     TakePacked(frame);
     return true;
   }
-  // Its checksum is right, so it says truly which records were in it.
+  // Its checksum is right, so it says truly which records are in it.
   frame->segment = &segment;
   frame->offset = offset;
   frame->bytes = candidate.bytes;
-  frame->verdict = Verdict::kCorrupt;
-  frame->lsn = frame->lost_first = expected_;
+  frame->lost_first = expected_;
   frame->lost_last = std::max(expected_, pack.first_lsn + pack.records) - 1;
   frame->lost_last = std::min(frame->lost_last, segment.end_lsn - 1);
-  frame->reason = unpacked.message();
   expected_ = frame->lost_last + 1;
+  if (options_.whole_packs) {
+    frame->end = offset_;
+    frame->lsn = candidate.header.lsn;
+    frame->type = candidate.header.type;
+    frame->flags = candidate.header.flags;
+    frame->shard = candidate.header.shard;
+    frame->payload = candidate.payload;
+    return true;
+  }
+  frame->verdict = Verdict::kCorrupt;
+  frame->lsn = frame->lost_first;
+  frame->reason = unpacked.message();
   SpareCheckpointed(frame);
   return true;
 }
@@ -505,11 +518,12 @@ Result<std::unique_ptr<Reader>> Reader::Open(Disk& disk, const std::string& dire
 }
 
 std::unique_ptr<Reader> Reader::OpenSegment(Disk& disk, const SegmentInfo& segment, Lsn last,
-                                            std::shared_ptr<const KeyRing> keys) {
+                                            std::shared_ptr<const KeyRing> keys, bool whole_packs) {
   SegmentInfo known = segment;
   known.end_lsn = std::min(known.end_lsn, last + 1);
   auto reader = std::make_unique<DirectoryReader>(
-      disk, ReaderOptions{.durable_lsn = last, .keys = std::move(keys)}, Chain(known));
+      disk, ReaderOptions{.durable_lsn = last, .keys = std::move(keys), .whole_packs = whole_packs},
+      Chain(known));
   reader->BeginAlone();
   return reader;
 }

@@ -43,11 +43,12 @@ struct Frame {
   // A SEAL or STOP that was found at the end of its file and stands for all the frames before it,
   // which were not looked at.
   bool skipped = false;
-  std::string_view payload;           // lives until the next call; empty unless kGood or kCut
-  Lsn lost_first = 0, lost_last = 0;  // kCorrupt, kMissing: the records that are gone (may be none:
-                                      // last < first, or nobody knows how many: last =
-                                      // kUnknownLsn); kTorn: the first that is not there
-  std::string reason;                 // a sentence, unless kGood
+  std::string_view payload;  // lives until the next call; empty unless kGood or kCut
+  // kCorrupt, kMissing: the records that are gone (may be none: last < first, or nobody knows how
+  // many: last = kUnknownLsn); kTorn: the first that is not there; a whole PACK: those that it
+  // holds and that count, gone where it does not unpack.
+  Lsn lost_first = 0, lost_last = 0;
+  std::string reason;  // a sentence, unless kGood
 };
 
 struct ReaderOptions {
@@ -61,6 +62,7 @@ struct ReaderOptions {
   // left out, and a segment whose key is not in `keys` is an error (ENOKEY) of Open.
   bool for_restart = false;
   bool skip_sealed = false;             // see Frame::skipped
+  bool whole_packs = false;             // PACK frames are given as they are, not their records
   uint64_t last_number = ~uint64_t{0};  // segments above it are not looked at
 };
 
@@ -72,7 +74,8 @@ class Reader {
                                               ReaderOptions options = {});
   // One segment by itself, of which it is known already that records up to `last` count.
   static std::unique_ptr<Reader> OpenSegment(Disk& disk, const SegmentInfo& segment, Lsn last,
-                                             std::shared_ptr<const KeyRing> keys);
+                                             std::shared_ptr<const KeyRing> keys,
+                                             bool whole_packs = false);
   virtual ~Reader() = default;
 
   // Sorted by number. Lives as long as the reader.

@@ -32,7 +32,7 @@ class Recovery {
   Status ReadHeaders(const std::function<Identity()>& make_identity);
   Status ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoints);
   std::string CheckpointProblem(const CheckpointInfo& checkpoint);
-  uint32_t CountUnits() const;
+  uint32_t CountUnits();
   Status OpenReader(Lsn durable);
   void FindRing();
   bool HasVoidGap() const {
@@ -180,7 +180,7 @@ std::string Recovery::CheckpointProblem(const CheckpointInfo& checkpoint) {
 
 // Shards of all numbers in use must be unions of units, or parts of them. Also of segments that the
 // checkpoint covers: should it turn out to be damaged, they are replayed in the same units.
-uint32_t Recovery::CountUnits() const {
+uint32_t Recovery::CountUnits() {
   const uint64_t seed = options_.hash_seed != 0 ? options_.hash_seed : found_.identity.hash_seed;
   uint32_t units = std::has_single_bit(options_.shard_count) ? options_.shard_count : 1;
   const auto take = [&](const Identity& identity, bool shard_by_hashtag) {
@@ -192,8 +192,7 @@ uint32_t Recovery::CountUnits() const {
   for (const SegmentInfo& segment : reader_->segments()) {
     if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
     take(segment.identity, segment.shard_by_hashtag);
-    // Where a record stands in a PACK no index tells.
-    if ((segment.flags & (kFlagCompressed | kFlagEncrypted)) != 0) units = 1;
+    found_.packs |= segment.packs();
   }
   const auto take_checkpoint = [&](const CheckpointInfo& checkpoint) {
     take(checkpoint.identity, checkpoint.shard_by_hashtag);
@@ -370,6 +369,7 @@ void Recovery::TakeRecord(const Frame& frame) {
   found_.next_lsn = frame.lsn + 1;
   planned.last = frame.lsn;
   if (found_.units == 1 || frame.lsn <= checkpoint_lsn()) return;
+  if (planned.info.packs()) return;  // a place in the file says little there
   if (planned.places == nullptr) {
     planned.places = std::make_unique<Places>(planned.info.identity.shard_count, found_.units);
   }

@@ -37,7 +37,8 @@ struct Plan {
     uint64_t records = 0;     // of a sealed one, as its end states
     uint64_t last_index = 0;  // likewise
     bool read_through = false;
-    // Of one that has been read through: where its records stand. Null: to be found by its INDEX.
+    // Of one that has been read through: where its records stand. Null: to be found by its INDEX,
+    // or it holds PACKs.
     std::unique_ptr<Places> places;
   };
   struct RingRecord {
@@ -92,6 +93,7 @@ struct Recovered {
   Lsn checkpoint_lsn = 0;  // of the one in `plan`
   Plan plan;
   uint32_t units = 1;
+  bool packs = false;  // some segments hold PACK frames, maybe only ones that the checkpoint covers
   // Older checkpoints to fall back to, newest first.
   std::vector<CheckpointInfo> fallbacks;
 };

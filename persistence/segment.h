@@ -90,7 +90,7 @@ class SegmentWriter {
   uint32_t running_crc() const { return running_crc_; }
   uint64_t records() const { return records_; }
   // Records are to be given to AddPack, not to Add.
-  bool packs() const { return (info_.flags & (kFlagCompressed | kFlagEncrypted)) != 0; }
+  bool packs() const { return info_.packs(); }
   // What an INDEX frame for what is not indexed yet takes, about.
   uint64_t index_bytes() const;
 

@@ -49,6 +49,9 @@ struct SegmentInfo {
 
   // Records from here on were cut off: a later epoch issues these LSNs again.
   Lsn end_lsn = ~Lsn{0};
+
+  // Its records stand in PACK frames.
+  bool packs() const { return (flags & (kFlagCompressed | kFlagEncrypted)) != 0; }
 };
 
 }  // namespace crab::wal

@@ -35,6 +35,7 @@ Loader::Loader(Execution& execution, std::unique_ptr<wal::Backlog> backlog, int 
       hook_(std::move(hook)),
       units_(backlog_->units()),
       shards_per_unit_(keyspace_.shard_count() / units_),
+      any_order_(backlog_->any_order()),
       start_us_(RealClock().MonotonicUs()),
       done_(std::make_unique<std::atomic<bool>[]>(units_)) {
   CHECK_GT(workers, 0);
@@ -94,12 +95,9 @@ LoadProgress Loader::ProgressNow() const {
 void Loader::Work(int worker) {
   SetThreadName(("loader-" + std::to_string(worker)).c_str());
   const int guest = world_.loops() + worker;
-  while (!stopping_ && !failed_) {
-    const uint32_t unit = next_unit_.fetch_add(1, std::memory_order_relaxed);
-    if (unit >= units_) break;
+  for (uint32_t unit = 0; !stopping_ && !failed_ && NextUnit(&unit);) {
     if (done_[unit]) continue;
     if (hook_) hook_(unit);
-    if (stopping_) break;
     // OUT between two units: who wants the world waits for one at most.
     world_.Enter(guest);
     ReplayUnit(unit, *replayers_[guest]);
@@ -128,7 +126,37 @@ void Loader::ReleaseBacklog() {
 
 bool Loader::Load(uint32_t shard, int loop) {
   const uint32_t unit = shard / shards_per_unit_;
-  return done_[unit].load(std::memory_order_acquire) || ReplayUnit(unit, *replayers_[loop]);
+  if (done_[unit].load(std::memory_order_acquire)) return true;
+  if (any_order_) return ReplayUnit(unit, *replayers_[loop]);
+  // Nobody is served before all is there; who asks nevertheless takes part in it.
+  for (uint32_t next = 0; NextUnit(&next);) ReplayUnit(next, *replayers_[loop]);
+  return done_[unit];
+}
+
+bool Loader::NextUnit(uint32_t* unit) {
+  auto next = backlog_->NextUnit(unit);
+  if (!next.ok()) {
+    Fail(next.TakeStatus());
+    return false;
+  }
+  if (!*next && !any_order_) {
+    std::lock_guard lock(mutex_);
+    for (uint32_t i = 0; i < units_; ++i) {
+      if (!done_[i]) SetDone(i);
+    }
+  }
+  return *next;
+}
+
+void Loader::SetDone(uint32_t unit) {
+  units_done_.fetch_add(1, std::memory_order_relaxed);
+  done_[unit].store(true, std::memory_order_release);
+}
+
+void Loader::Fail(const Status& status) {
+  failed_ = true;
+  std::lock_guard lock(mutex_);
+  if (error_.empty()) error_ = status.message();
 }
 
 bool Loader::ReplayUnit(uint32_t unit, Replayer& replayer) {
@@ -137,13 +165,10 @@ bool Loader::ReplayUnit(uint32_t unit, Replayer& replayer) {
   if (!done_[unit] && !failed_) {
     Status status = backlog_->Replay(
         unit, [&](const wal::Backlog::Part& part) { return Apply(part, replayer, shards); });
-    if (status.ok()) {
-      units_done_.fetch_add(1, std::memory_order_relaxed);
-      done_[unit].store(true, std::memory_order_release);
-    } else {
-      failed_ = true;
-      std::lock_guard lock(mutex_);
-      if (error_.empty()) error_ = status.message();
+    if (!status.ok()) {
+      Fail(status);
+    } else if (any_order_) {
+      SetDone(unit);
     }
   }
   const bool done = done_[unit];

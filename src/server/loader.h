@@ -1,6 +1,7 @@
 // Loader: replays what the log holds into the keyspace while the server already serves (DESIGN §7).
 // Threads of its own go through the units of the backlog in order; a command that needs data of a
-// unit that none has reached has its loop replay that unit first.
+// unit that none has reached has its loop replay that unit first. Where the backlog does not allow
+// any order, all units are whole at once, in the end.
 //
 // Who replays a unit holds all its shards meanwhile and is IN, a loop as itself and a worker as a
 // guest of the world. So whether a unit is done is decided under its shards' locks, and whoever
@@ -49,6 +50,8 @@ class Loader final : public ShardLoader {
   ~Loader() override;  // stops
 
   uint32_t units() const { return units_; }
+  // Units become whole one by one, so that commands can already run.
+  bool any_order() const { return any_order_; }
 
   // `on_end` is called on the last worker's thread, when every unit is done, one has failed, or
   // Stop has asked for the end.
@@ -72,7 +75,11 @@ class Loader final : public ShardLoader {
   void Work(int worker);
   // Everything has been replayed: lets go of the log's files, which takes a while.
   void ReleaseBacklog();
-  // False: it failed.
+  // The next unit to be replayed; false: none is left, or it failed.
+  bool NextUnit(uint32_t* unit);
+  void SetDone(uint32_t unit);
+  void Fail(const Status& status);
+  // False: it failed, or the unit is not whole yet.
   bool ReplayUnit(uint32_t unit, Replayer& replayer);
   Status Apply(const wal::Backlog::Part& part, Replayer& replayer, ShardRange shards);
   // Whether all of a transaction suits, this unit's part of which is to be applied.
@@ -86,13 +93,13 @@ class Loader final : public ShardLoader {
   const Hook hook_;
   const uint32_t units_;
   const uint32_t shards_per_unit_;
+  const bool any_order_;
   const int64_t start_us_;
   std::vector<std::unique_ptr<Replayer>> replayers_;  // of the loops, then of the workers
-  // By unit. Set while its shards are held, and behind units_done_; release, for who reads it
-  // without holding them.
+  // By unit. Set while its shards are held (all at once: under mutex_), and behind units_done_;
+  // release, for who reads it without holding them.
   std::unique_ptr<std::atomic<bool>[]> done_;
   std::atomic<uint32_t> units_done_{0};
-  std::atomic<uint32_t> next_unit_{0};
   std::atomic<bool> stopping_{false};
   std::atomic<bool> failed_{false};
 

@@ -180,8 +180,10 @@ Status Server::OpenLog(Loader::Hook hook) {
 }
 
 Status Server::BeginLoading() {
-  // The other modes have promised a state that existed, and one unit is all or nothing.
-  if (config_.wal_recovery == WalRecovery::kSalvage && loader_->units() > 1) {
+  // The other modes have promised a state that existed, and one unit is all or nothing, as are
+  // those that become whole together.
+  if (config_.wal_recovery == WalRecovery::kSalvage && loader_->units() > 1 &&
+      loader_->any_order()) {
     loader_->Start([this] { loops_.front()->Post([this](Loop&) { EndLoading(); }); });
     return Status::Ok();
   }

@@ -206,8 +206,12 @@ void CheckBacklog(wal::Disk& disk, const Sample& sample, bool only_written,
     return;
   }
   const auto backlog = wal::MakeBacklog(disk, options, *recovered, report, 0);
-  for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
-    Lsn last = 0;
+  std::vector<Lsn> last_lsns(backlog->units(), 0);
+  for (uint32_t unit = 0;;) {
+    const auto next = backlog->NextUnit(&unit);
+    CHECK(next.ok() || !next.message().empty());
+    if (!next.ok() || !*next) break;
+    Lsn& last = last_lsns[unit];
     const Status replayed = backlog->Replay(unit, [&](const wal::Backlog::Part& part) -> Status {
       const std::string_view payload = part.whole.empty() ? part.payload : part.whole;
       if (part.of_checkpoint) {

@@ -22,11 +22,65 @@
 namespace crab::test {
 namespace {
 
+// Of a log of 8 shards, in windows of a few records.
+class PackedOptions {
+ public:
+  PackedOptions()
+      : path_(testing::TempDir() + "/crab-damage-keys-" + std::to_string(getpid())),
+        keys_(KeyRingOf(path_, 'd')) {}
+  ~PackedOptions() { std::filesystem::remove(path_); }
+
+  wal::Options compressed() const {
+    wal::Options options = OptionsFor(8);
+    options.compression = wal::Compression::kLz4;
+    options.unpacked_bytes_max = 1 << 10;
+    return options;
+  }
+  wal::Options encrypted() const {
+    wal::Options options = compressed();
+    options.compression = wal::Compression::kZstd;
+    options.keys = keys_;
+    return options;
+  }
+
+ private:
+  const std::string path_;
+  const std::shared_ptr<const wal::KeyRing> keys_;
+};
+
+// The PACK frames of a segment, without their bytes.
+std::vector<wal::Frame> PacksOf(SimDisk& disk, const std::string& path) {
+  std::vector<wal::Frame> packs;
+  auto log = wal::Reader::Open(disk, kLogDirectory, {.whole_packs = true});
+  EXPECT_TRUE(log.ok()) << log.message();
+  for (wal::Frame frame; *(*log)->Next(&frame);) {
+    if (frame.type != static_cast<uint8_t>(wal::FrameType::kPack)) continue;
+    if (frame.segment->path != path) continue;
+    packs.push_back(frame);
+    packs.back().payload = {};
+  }
+  return packs;
+}
+
+// The segment with the last byte of that pack changed, and a checksum to match.
+std::string WithBadPack(std::string segment, const wal::Frame& pack) {
+  wal::SegmentHeader info;
+  std::memcpy(&info, segment.data(), sizeof(info));
+  wal::FrameHeader header;
+  std::memcpy(&header, segment.data() + pack.offset, sizeof(header));
+  std::string payload = segment.substr(pack.offset + sizeof(header), header.length);
+  payload.back() = static_cast<char>(payload.back() ^ 1);
+  header.crc = wal::BodyCrc(header, payload);
+  std::string frame;
+  wal::AppendFrame(frame, header, payload, info.salt, pack.offset);
+  return segment.replace(pack.offset, frame.size(), frame);
+}
+
 void TryDamage(const Made& made, const std::function<void(SimDisk&)>& damage, bool costs_data,
                uint64_t seed) {
   auto copy = made.disk->Kill();
   damage(*copy);
-  const wal::Options options = OptionsFor(8);
+  const wal::Options& options = made.options;
   auto second = copy->Kill();
   auto third = copy->Kill();
   const Found by_units = FindByUnits(*copy, options, seed, 2);
@@ -55,8 +109,7 @@ std::vector<std::string> CheckpointPaths(const SimDisk& disk) {
   return paths;
 }
 
-TEST(BacklogDamageTest, ADamagedCheckpointCostsNoData) {
-  const Made made = SmallLog(TestSeed(), true);
+void TryDamageInCheckpoints(const Made& made) {
   const std::vector<std::string> paths = CheckpointPaths(*made.disk);
   ASSERT_GE(paths.size(), 2u);
   uint64_t cases = 0;
@@ -67,21 +120,21 @@ TEST(BacklogDamageTest, ADamagedCheckpointCostsNoData) {
     ++cases;
     TryDamage(
         made, [&](SimDisk& disk) { disk.ZeroSector(newest, sector); }, false, sector);
-    if (HasFatalFailure()) return;
+    if (testing::Test::HasFatalFailure()) return;
   }
   for (uint64_t size = 0; size < bytes.size(); size += LongTests() ? 1 : 97) {
     SCOPED_TRACE(testing::Message() << newest << " cut at " << size);
     ++cases;
     TryDamage(
         made, [&](SimDisk& disk) { disk.Cut(newest, size); }, false, size);
-    if (HasFatalFailure()) return;
+    if (testing::Test::HasFatalFailure()) return;
   }
   for (const std::string& path : paths) {
     SCOPED_TRACE("without " + path);
     ++cases;
     TryDamage(
         made, [&](SimDisk& disk) { disk.RemoveFile(path); }, false, 1);
-    if (HasFatalFailure()) return;
+    if (testing::Test::HasFatalFailure()) return;
   }
   TryDamage(
       made,
@@ -89,7 +142,17 @@ TEST(BacklogDamageTest, ADamagedCheckpointCostsNoData) {
         for (const std::string& path : paths) disk.FlipBit(path, disk.Contents(path).size() * 4);
       },
       false, 1);
-  RecordProperty("cases", static_cast<int>(cases));
+  testing::Test::RecordProperty("cases", static_cast<int>(cases));
+}
+
+TEST(BacklogDamageTest, ADamagedCheckpointCostsNoData) {
+  TryDamageInCheckpoints(SmallLog(TestSeed(), true));
+}
+
+// Units begin with different checkpoints then.
+TEST(BacklogDamageTest, ADamagedCheckpointCostsNoDataAmongPacks) {
+  const PackedOptions packed;
+  TryDamageInCheckpoints(SmallLog(TestSeed(), true, packed.encrypted()));
 }
 
 // What one checkpoint has begun no other one finishes: where the chunks of a unit are too large to
@@ -127,46 +190,111 @@ TEST(BacklogDamageTest, ACheckpointThatIsGoneWhileItIsAppliedEndsTheReplay) {
   EXPECT_LT(parts, 10);
 }
 
+// `every`: one of so many cases.
+void TryDamageInSegments(const Made& made, int every) {
+  std::mt19937_64 random(TestSeed());
+  for (const std::string& path : SegmentPaths(*made.disk)) {
+    const uint64_t size = made.disk->Contents(path).size();
+    for (int i = 0; i < ((LongTests() ? 5000 : 30) / every); ++i) {
+      const uint64_t bit =
+          random() % 8 +
+          8 * (i % 4 == 0
+                   ? random() % size
+                   : std::min(size - 1, 4096 + random() % std::max<uint64_t>(size - 4096, 1)));
+      SCOPED_TRACE(testing::Message() << path << " bit " << bit);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.FlipBit(path, bit); }, true, bit);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    for (uint64_t sector = 0; sector * 512 < size;
+         sector += LongTests() ? 1 : 1 + random() % (6 * static_cast<uint64_t>(every))) {
+      SCOPED_TRACE(testing::Message() << path << " sector " << sector);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.ZeroSector(path, sector); }, true, sector);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    for (int i = 0; i < ((LongTests() ? 2000 : 8) / every); ++i) {
+      const uint64_t cut = random() % size;
+      SCOPED_TRACE(testing::Message() << path << " cut at " << cut);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.Cut(path, cut); }, true, cut);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    SCOPED_TRACE("without " + path);
+    TryDamage(
+        made, [&](SimDisk& disk) { disk.RemoveFile(path); }, true, 1);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
 TEST(BacklogDamageTest, TellsOfEveryDamageInASegment) {
   for (const bool checkpoints : {false, true}) {
-    const Made made = SmallLog(TestSeed(), checkpoints);
-    std::mt19937_64 random(TestSeed());
-    for (const std::string& path : SegmentPaths(*made.disk)) {
-      const uint64_t size = made.disk->Contents(path).size();
-      for (int i = 0; i < (LongTests() ? 5000 : 30); ++i) {
-        const uint64_t bit =
-            random() % 8 +
-            8 * (i % 4 == 0
-                     ? random() % size
-                     : std::min(size - 1, 4096 + random() % std::max<uint64_t>(size - 4096, 1)));
-        SCOPED_TRACE(testing::Message() << path << " bit " << bit);
-        TryDamage(
-            made, [&](SimDisk& disk) { disk.FlipBit(path, bit); }, true, bit);
-        if (HasFatalFailure()) return;
-      }
-      for (uint64_t sector = 0; sector * 512 < size; sector += LongTests() ? 1 : 1 + random() % 6) {
-        SCOPED_TRACE(testing::Message() << path << " sector " << sector);
-        TryDamage(
-            made, [&](SimDisk& disk) { disk.ZeroSector(path, sector); }, true, sector);
-        if (HasFatalFailure()) return;
-      }
-      for (int i = 0; i < (LongTests() ? 2000 : 8); ++i) {
-        const uint64_t cut = random() % size;
-        SCOPED_TRACE(testing::Message() << path << " cut at " << cut);
-        TryDamage(
-            made, [&](SimDisk& disk) { disk.Cut(path, cut); }, true, cut);
-        if (HasFatalFailure()) return;
-      }
-      SCOPED_TRACE("without " + path);
-      TryDamage(
-          made, [&](SimDisk& disk) { disk.RemoveFile(path); }, true, 1);
+    TryDamageInSegments(SmallLog(TestSeed(), checkpoints), /*every=*/1);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(BacklogDamageTest, TellsOfEveryDamageInASegmentOfPacks) {
+  const PackedOptions packed;
+  for (const bool checkpoints : {false, true}) {
+    for (const wal::Options& options : {packed.compressed(), packed.encrypted()}) {
+      TryDamageInSegments(SmallLog(TestSeed(), checkpoints, options), /*every=*/2);
       if (HasFatalFailure()) return;
     }
   }
 }
 
-TEST(BacklogDamageTest, TellsOfFilesThatAreSwappedOrThereTwice) {
-  const Made made = SmallLog(TestSeed(), true);
+// A pack whose frame checks and whose bytes do not: each of the log in turn.
+TEST(BacklogDamageTest, APackThatDoesNotUnpackIsLostAsAWhole) {
+  const PackedOptions packed;
+  for (const wal::Options& options : {packed.compressed(), packed.encrypted()}) {
+    Maker maker(TestSeed());
+    maker.Run(options, 150, /*checkpoints=*/false, 20);
+    wal::Options plain = options;  // but for the key
+    plain.compression = wal::Compression::kNone;
+    maker.Run(plain, 30, /*checkpoints=*/false, 20);
+    maker.Run(options, 60, /*checkpoints=*/false, 20);
+    maker.Run(options, 0, /*checkpoints=*/false, 20);
+    const Made made = maker.Take();
+    int packs = 0;
+    for (const std::string& path : SegmentPaths(*made.disk)) {
+      const std::string bytes = made.disk->Contents(path);
+      for (const wal::Frame& pack : PacksOf(*made.disk, path)) {
+        SCOPED_TRACE(testing::Message() << path << " offset " << pack.offset);
+        ++packs;
+        const std::string bad = WithBadPack(bytes, pack);
+        for (const RecoveryMode mode :
+             {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+          wal::Options read = made.options;
+          read.recovery = mode;
+          auto disk = made.disk->Kill();
+          disk->PutFile(path, bad);
+          auto second = disk->Kill();
+          const Found by_units = FindByUnits(*disk, read, TestSeed(), 3);
+          const Found ordered = FindInOrder(*second, read);
+          ASSERT_EQ(by_units.error, ordered.error);
+          ASSERT_TRUE(by_units.data == ordered.data);
+          if (mode == RecoveryMode::kStrict) {
+            ASSERT_NE(by_units.error, "");
+            continue;
+          }
+          ASSERT_EQ(by_units.report.corrupted_entries, ordered.report.corrupted_entries);
+          ASSERT_EQ(by_units.report.entries_recovered, ordered.report.entries_recovered);
+          ASSERT_EQ(by_units.report.warnings, ordered.report.warnings);
+          if (mode == RecoveryMode::kPrefix) continue;
+          ExpectHonest(made.data, by_units);
+          if (HasFatalFailure()) return;
+          ASSERT_EQ(by_units.report.lost.size(), 1u);
+          ASSERT_EQ(by_units.report.lost[0].first, pack.lost_first);
+          ASSERT_EQ(by_units.report.lost[0].last, pack.lost_last);
+        }
+      }
+    }
+    ASSERT_GT(packs, 5);
+  }
+}
+
+void TrySwaps(const Made& made) {
   const std::vector<std::string> segments = SegmentPaths(*made.disk);
   for (const std::string& one : segments) {
     for (const std::string& other : segments) {
@@ -182,7 +310,7 @@ TEST(BacklogDamageTest, TellsOfFilesThatAreSwappedOrThereTwice) {
           true, 1);
       TryDamage(
           made, [&](SimDisk& disk) { disk.PutFile(other, bytes); }, true, 2);
-      if (HasFatalFailure()) return;
+      if (testing::Test::HasFatalFailure()) return;
     }
     SCOPED_TRACE("a second " + one);
     TryDamage(
@@ -191,7 +319,7 @@ TEST(BacklogDamageTest, TellsOfFilesThatAreSwappedOrThereTwice) {
           disk.PutFile(std::string(kLogDirectory) + "/" + wal::SegmentName(0), disk.Contents(one));
         },
         false, 3);
-    if (HasFatalFailure()) return;
+    if (testing::Test::HasFatalFailure()) return;
   }
   // A checkpoint under another's name, or under a name of its own that is not true.
   const std::vector<std::string> checkpoints = CheckpointPaths(*made.disk);
@@ -209,8 +337,17 @@ TEST(BacklogDamageTest, TellsOfFilesThatAreSwappedOrThereTwice) {
     }
     TryDamage(
         made, [&](SimDisk& disk) { disk.PutFile(checkpoints.back(), bytes); }, false, 4);
-    if (HasFatalFailure()) return;
+    if (testing::Test::HasFatalFailure()) return;
   }
+}
+
+TEST(BacklogDamageTest, TellsOfFilesThatAreSwappedOrThereTwice) {
+  TrySwaps(SmallLog(TestSeed(), true));
+}
+
+TEST(BacklogDamageTest, TellsOfFilesOfPacksThatAreSwappedOrThereTwice) {
+  const PackedOptions packed;
+  TrySwaps(SmallLog(TestSeed(), true, packed.compressed()));
 }
 
 // --- checkpoints that do not fit the segments
@@ -294,22 +431,30 @@ TEST(BacklogDamageTest, SegmentsBelowTheCheckpointAreNotMissed) {
 
 // One call of each kind fails, once or from then on: what is brought back is honest, or the start
 // or the unit says that it cannot be done.
-TEST(BacklogDamageTest, IsHonestWhicheverCallOfTheDiskFails) {
-  const Made made = SmallLog(TestSeed(), true);
+void TryFailingCalls(const Made& made) {
   uint64_t cases = 0;
   for (const bool for_ever : {false, true}) {
     for (uint64_t nth = 1;; ++nth) {
       SCOPED_TRACE(testing::Message() << "call " << nth << (for_ever ? " and all after it" : ""));
       auto disk = made.disk->Kill();
       disk->AddFault({.calls = kAnyCall, .nth = nth, .error = EIO, .for_ever = for_ever});
-      const Found found = FindByUnits(*disk, OptionsFor(8), nth, 1);
+      const Found found = FindByUnits(*disk, made.options, nth, 1);
       ++cases;
       if (found.error == "") ExpectHonest(made.data, found);
-      if (HasFatalFailure()) return;
+      if (testing::Test::HasFatalFailure()) return;
       if (disk->failed_calls() == 0) break;
     }
   }
-  RecordProperty("cases", static_cast<int>(cases));
+  testing::Test::RecordProperty("cases", static_cast<int>(cases));
+}
+
+TEST(BacklogDamageTest, IsHonestWhicheverCallOfTheDiskFails) {
+  TryFailingCalls(SmallLog(TestSeed(), true));
+}
+
+TEST(BacklogDamageTest, IsHonestWhicheverCallOfTheDiskFailsAmongPacks) {
+  const PackedOptions packed;
+  TryFailingCalls(SmallLog(TestSeed(), true, packed.encrypted()));
 }
 
 // --- forged

@@ -194,6 +194,7 @@ struct Found {
   Data data;
   RecoveryReport report;
   uint32_t units = 0;
+  bool any_order = false;
   std::string error;
 };
 
@@ -206,14 +207,24 @@ inline Found FindByUnits(SimDisk& disk, const wal::Options& options, uint64_t se
     return found;
   }
   found.units = backlog->units();
+  found.any_order = backlog->any_order();
   std::vector<uint32_t> order(found.units);
   for (uint32_t unit = 0; unit < found.units; ++unit) order[unit] = unit;
   std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
-  std::atomic<size_t> next{0};
+  std::atomic<size_t> drawn{0};
   std::atomic<bool> failed{false};
+  const auto next = [&](uint32_t* unit) {
+    if (!backlog->any_order()) {
+      const auto given = backlog->NextUnit(unit);
+      if (!given.ok()) failed = true;
+      return given.ok() && *given;
+    }
+    const size_t i = drawn++;
+    if (i < order.size()) *unit = order[i];
+    return i < order.size();
+  };
   const auto work = [&] {
-    for (size_t i = next++; i < order.size(); i = next++) {
-      const uint32_t unit = order[i];
+    for (uint32_t unit = 0; next(&unit);) {
       const auto mine = [&](int key) { return ShardOf(key, found.units) == unit; };
       const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
         ApplyEffects(part.payload, mine, &found.data);
@@ -283,16 +294,19 @@ inline wal::Options OptionsFor(uint32_t shard_count) {
   return options;
 }
 
-inline Made SmallLog(uint64_t seed, bool checkpoints) {
+// With `options` in some boots (the last ones, too) and plain ones in others.
+inline Made SmallLog(uint64_t seed, bool checkpoints, const wal::Options& options = OptionsFor(8)) {
   Maker maker(seed);
   maker.Run(OptionsFor(8), 60, false, 20);
   if (checkpoints) {
-    maker.Run(OptionsFor(8), 40, true, 20);
-    maker.Run(OptionsFor(8), 40, true, 20);
+    maker.Run(options, 40, true, 20);
+    wal::Options plain = options;
+    plain.compression = wal::Compression::kNone;
+    maker.Run(plain, 40, true, 20);
   }
-  maker.Run(OptionsFor(8), 40, false, 20);
+  maker.Run(options, 40, false, 20);
   // Its header states that all before it was durable.
-  maker.Run(OptionsFor(8), 0, false, 20);
+  maker.Run(options, 0, false, 20);
   return maker.Take();
 }
 

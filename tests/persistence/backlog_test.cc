@@ -81,6 +81,83 @@ TEST(BacklogTest, ReadsPacks) {
   }
 }
 
+// Packed, encrypted and plain boots in any mixture, in windows of a record to all of the log.
+TEST(BacklogTest, PacksByManyThreadsAreTheLogInOrder) {
+  const std::string path = testing::TempDir() + "/crab-packs-keys-" + std::to_string(getpid());
+  const auto keys = KeyRingOf(path, 'c');
+  for (int round = 0; round < (LongTests() ? 200 : 12); ++round) {
+    const uint64_t seed = Mix(TestSeed(), static_cast<uint64_t>(round));
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    Maker maker(seed);
+    const uint32_t counts[] = {4, 16, 64, 1024};
+    bool packs = false;
+    wal::Options options;
+    for (uint64_t boot = 0; boot < 1 + random() % 4; ++boot) {
+      const bool encrypts = options.keys != nullptr || random() % 4 == 0;
+      options = OptionsFor(counts[random() % 4]);
+      options.compression = static_cast<wal::Compression>(random() % 3);
+      if (encrypts) options.keys = keys;
+      packs |= encrypts || options.compression != wal::Compression::kNone;
+      maker.Run(options, static_cast<int>(random() % 300), random() % 3 != 0);
+      if (HasFatalFailure()) return;
+    }
+    const Made made = maker.Take();
+    const uint64_t sizes[] = {2, 4 << 10, 64 << 10, 64 << 20};
+    options.unpacked_bytes_max = sizes[random() % 4];
+    for (const uint32_t shard_count : {1024, 8}) {
+      options.shard_count = shard_count;
+      ExpectWhole(made, options, seed);
+      if (HasFatalFailure()) return;
+      auto copy = made.disk->Kill();
+      const Found alone = FindByUnits(*copy, options, seed, 1);
+      ASSERT_TRUE(alone.data == made.data);
+      // Segments that a checkpoint covers may be gone by then.
+      ASSERT_TRUE(packs || alone.any_order);
+      ASSERT_GE(alone.units, 4u);
+    }
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(BacklogTest, PacksAreReplayedByUnitsInWindows) {
+  wal::Options options = OptionsFor(16);
+  options.compression = wal::Compression::kLz4;
+  options.unpacked_bytes_max = 16 << 10;
+  Maker maker(TestSeed());
+  maker.Run(options, 500, /*checkpoints=*/false);
+  const Made made = maker.Take();
+  std::unique_ptr<Backlog> backlog;
+  auto copy = made.disk->Kill();
+  auto log = wal::Log::Open(*copy, options, &backlog);
+  ASSERT_TRUE(log.ok()) << log.message();
+  ASSERT_EQ(backlog->units(), 16u);
+  ASSERT_FALSE(backlog->any_order());
+  Data data;
+  std::vector<int> turns(16, 0);
+  uint64_t done = 0;
+  for (uint32_t unit = 0;;) {
+    const auto given = backlog->NextUnit(&unit);
+    ASSERT_TRUE(given.ok()) << given.message();
+    if (!*given) break;
+    ++turns[unit];
+    const auto mine = [&](int key) { return ShardOf(key, 16) == unit; };
+    const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
+      ApplyEffects(part.payload, mine, &data);
+      return Status::Ok();
+    });
+    ASSERT_TRUE(replayed.ok()) << replayed.message();
+    ASSERT_GE(backlog->done_bytes(), done);
+    ASSERT_LE(backlog->done_bytes(), backlog->total_bytes());
+    done = backlog->done_bytes();
+  }
+  EXPECT_GT(done, backlog->total_bytes() / 2) << "it was told of on the way";
+  EXPECT_EQ(backlog->done_bytes(), backlog->total_bytes());
+  EXPECT_TRUE(data == made.data);
+  EXPECT_GT(turns[0], 5);
+  for (const int each : turns) EXPECT_EQ(each, turns[0]);
+}
+
 // A child that dies leaves records in the ring that are in no file.
 TEST(BacklogTest, GivesWhatAKilledProcessLeftInTheRing) {
   std::string pattern = testing::TempDir() + "/crab-backlog-XXXXXX";

@@ -7,16 +7,20 @@
 #include <cerrno>
 #include <condition_variable>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <map>
 #include <mutex>
+#include <random>
 #include <set>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "src/keyspace/effects.h"
 #include "tests/support/redis_client.h"
+#include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/test_server.h"
 
@@ -53,6 +57,11 @@ class FakeBacklog : public wal::Backlog {
   int64_t fails_at = -1;  // this unit cannot be had
 
   uint32_t units() const override { return static_cast<uint32_t>(units_.size()); }
+  bool any_order() const override { return true; }
+  Result<bool> NextUnit(uint32_t* unit) override {
+    *unit = next_unit_++;
+    return *unit < units();
+  }
   bool empty() const override { return lsn_ == 0; }
   uint64_t total_bytes() const override { return units_.size() * 100; }
   uint64_t done_bytes() const override { return done_ * 100; }
@@ -92,6 +101,7 @@ class FakeBacklog : public wal::Backlog {
   std::vector<std::vector<Record>> units_;
   wal::Lsn lsn_ = 0;
   std::atomic<uint64_t> done_{0};
+  std::atomic<uint32_t> next_unit_{0};
   mutable std::mutex mutex_;
   std::set<uint32_t> replayed_;
   wal::RecoveryReport report_;
@@ -709,6 +719,102 @@ TEST_P(ServingWhileLoadingTest, EndsWhenTheLogCannotBeRead) {
   const Status end = server.Wait();
   ASSERT_FALSE(end.ok());
   EXPECT_NE(end.message().find("symbolic links"), std::string::npos) << end.message();
+}
+
+// --- logs with packs ---
+
+// Random commands, transactions, values of several records, flushes and swaps among them, while
+// compression comes and goes: what a restart finds is what was there.
+class PackedLogTest : public testing::TestWithParam<bool> {  // encrypted
+ protected:
+  PackedLogTest() {
+    options_.threads = 2;
+    options_.log_directory = directory_.path() + "/wal";
+    if (!GetParam()) return;
+    std::ofstream(directory_.path() + "/key") << std::string(64, 'a') << "\n";
+    options_.arguments = {"--wal-encryption-key-file", directory_.path() + "/key"};
+  }
+  void RunSome(RedisClient& client, uint64_t count) {
+    for (uint64_t i = 0; i < count; ++i) {
+      const std::string key = "key" + std::to_string(random_() % 300);
+      const std::string other = "key" + std::to_string(random_() % 300);
+      const std::string value(random_() % 400, static_cast<char>('a' + random_() % 26));
+      const uint64_t kind = random_() % 200;
+      if (kind == 0) {
+        client.Queue({"FLUSHALL"});
+      } else if (kind < 3) {
+        client.Queue({"FLUSHDB"});
+      } else if (kind < 6) {
+        client.Queue({"SWAPDB", "0", std::to_string(1 + random_() % 2)});
+      } else if (kind < 8) {
+        client.Queue({"SET", key, std::string((size_t{1} << 20) + value.size(), 'B')});
+      } else if (kind < 20) {
+        client.Queue({"SELECT", std::to_string(random_() % 3)});
+      } else if (kind < 40) {
+        client.Queue({"MSET", key, value, other, "both", "key" + value, "three"});
+      } else if (kind < 60) {
+        client.Queue({"RENAME", key, other});
+      } else if (kind < 80) {
+        client.Queue({"DEL", key, other});
+      } else if (kind < 110) {
+        client.Queue({"APPEND", key, value});
+      } else if (kind < 120) {
+        client.Queue({"SETRANGE", key, "7", value});
+      } else if (kind < 130) {
+        client.Queue({"MOVE", key, "2"});
+      } else {
+        client.Queue({"SET", key, value});
+      }
+    }
+    for (uint64_t i = 0; i < count; ++i) client.Read();
+  }
+  static std::map<std::string, std::string> Everything(RedisClient& client) {
+    std::map<std::string, std::string> found;
+    for (const char* db : {"0", "1", "2"}) {
+      EXPECT_EQ(client.Run({"SELECT", db}), "+OK");
+      found[std::string("size of ") + db] = client.Run("DBSIZE");
+      std::istringstream keys(client.Run("KEYS *"));
+      for (std::string key; std::getline(keys, key, '$');) {
+        key = key.substr(0, key.find_first_of(",]"));
+        if (key.starts_with("key")) found[db + key] = client.Run({"GET", key});
+      }
+    }
+    return found;
+  }
+
+  ScopedDirectory directory_;
+  TestServer::Options options_;
+  std::mt19937_64 random_{test::TestSeed()};
+};
+INSTANTIATE_TEST_SUITE_P(Encrypted, PackedLogTest, testing::Bool());
+
+TEST_P(PackedLogTest, IsReplayedToWhatItWas) {
+  std::map<std::string, std::string> before;
+  const char* const compressions[] = {"lz4", "none", "zstd"};
+  for (int start = 0; start < 4; ++start) {
+    SCOPED_TRACE(start);
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint());
+    EXPECT_FALSE(server.server().recovering());
+    EXPECT_TRUE(server.server().recovery().lost.empty());
+    EXPECT_EQ(server.server().recovery().entries_skipped, 0u);
+    if (start > 0) {
+      EXPECT_GT(server.server().recovery().entries_recovered, 0u);
+      const auto found = Everything(client);
+      EXPECT_GT(found.size(), 20u);
+      ASSERT_TRUE(found == before);
+      const LoadProgress progress = server.server().load_progress();
+      EXPECT_EQ(progress.units_done, progress.units_total);
+      EXPECT_GT(progress.units_total, 1u);
+      EXPECT_EQ(progress.bytes_done, progress.bytes_total);
+    }
+    for (const char* compression : compressions) {
+      ASSERT_EQ(client.Run({"CONFIG", "SET", "wal-compression", compression}), "+OK");
+      RunSome(client, 700);
+    }
+    before = Everything(client);
+    ASSERT_TRUE(server.Stop().ok());
+  }
 }
 
 }  // namespace

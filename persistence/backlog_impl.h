@@ -1,0 +1,235 @@
+// LogBacklog: the Backlog of a log directory. backlog.cc holds what one unit needs,
+// backlog_turns.cc the order in which the units of a log with PACKs come.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "persistence/backlog.h"
+#include "persistence/checkpoint.h"
+#include "persistence/disk.h"
+#include "persistence/index.h"
+#include "persistence/places.h"
+#include "persistence/ranges.h"
+#include "persistence/record.h"
+#include "persistence/recovery.h"
+#include "persistence/segment.h"
+#include "persistence/unpacker.h"
+#include "utils/crc32c.h"
+#include "utils/status.h"
+
+namespace crab::wal {
+
+// Brought into memory in one go. The first unit of all meets every block of the log, and is the one
+// that somebody waits for.
+constexpr uint64_t kBlockBytes = uint64_t{64} << 10;
+// Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
+// are asked for ahead of the one being applied, each by its first lines.
+constexpr size_t kPrefetchAhead = 12;
+constexpr size_t kCacheLine = 64;
+inline void PrefetchRecord(const char* record) {
+  __builtin_prefetch(record);
+  __builtin_prefetch(record + kCacheLine);
+  __builtin_prefetch(record + 2 * kCacheLine);
+}
+
+// What one call has found, added to the report at its end.
+struct Tally {
+  uint64_t recovered = 0;
+  uint64_t skipped = 0;
+  uint64_t of_ring = 0;
+  std::vector<std::string> warnings;
+
+  void Warn(std::string text) {
+    if (warnings.size() < kWarningsMax) warnings.push_back(std::move(text));
+  }
+};
+
+// One segment, mapped. Synchronized.
+struct Source {
+  Plan::Segment segment;
+  std::mutex mutex;  // held while it is being prepared and read through
+  std::atomic<bool> prepared{false};
+  // Constant once prepared.
+  std::unique_ptr<Mapping> mapping;
+  std::string_view bytes;
+  std::vector<IndexView> indexes;         // oldest first; empty where segment.places tells
+  std::vector<std::atomic<bool>> blocks;  // that are in memory
+
+  Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
+
+  // False: the disk does not give these bytes.
+  bool Load(uint64_t offset, uint64_t count) {
+    const uint64_t last = (offset + count - 1) / kBlockBytes;
+    for (uint64_t block = offset / kBlockBytes; block <= last; ++block) {
+      if (blocks[block].load(std::memory_order_acquire)) [[likely]]
+        continue;
+      const uint64_t start = block * kBlockBytes;
+      const uint64_t size = std::min(kBlockBytes, bytes.size() - start);
+      if (!mapping->Load(start, size).ok() && !mapping->Load(start, size).ok()) return false;
+      blocks[block].store(true, std::memory_order_release);
+    }
+    return true;
+  }
+
+  // The frame at an offset; false: none checks there.
+  bool Check(uint64_t offset, FrameHeader* header, std::string_view* payload) {
+    if (offset < kSegmentHeaderBytes || offset + sizeof(*header) > bytes.size()) return false;
+    if (!Load(offset, sizeof(*header))) return false;
+    std::memcpy(header, bytes.data() + offset, sizeof(*header));
+    const uint64_t frame_bytes = FrameBytes(header->length);
+    if (frame_bytes > bytes.size() - offset || !Load(offset, frame_bytes)) return false;
+    const std::string_view frame = bytes.substr(offset, frame_bytes);
+    const uint32_t crc =
+        Crc32c(frame.substr(sizeof(header->crc))) ^ PlaceMix(segment.info.salt, offset);
+    *payload = frame.substr(sizeof(*header), header->length);
+    return crc == header->crc;
+  }
+};
+
+// One plan and what it takes to carry it out.
+struct Level {
+  Plan plan;
+  std::unique_ptr<CheckpointReader> checkpoint;  // null: none, or see `problem`
+  std::string problem;                           // why the checkpoint cannot be read at all
+  std::vector<std::unique_ptr<Source>> sources;
+};
+
+class LogBacklog final : public Backlog {
+ public:
+  LogBacklog(Disk& disk, const Options& options, Recovered& recovered, RecoveryReport report,
+             int64_t started_us);
+
+  uint32_t units() const override { return units_; }
+  bool any_order() const override { return !by_turns_; }
+  bool empty() const override { return empty_; }
+  uint64_t total_bytes() const override { return total_bytes_; }
+  // A checkpoint that has to be done without makes the way longer than it looked.
+  uint64_t done_bytes() const override {
+    return std::min(done_bytes_.load(std::memory_order_relaxed), total_bytes_);
+  }
+  Result<bool> NextUnit(uint32_t* unit) override;
+  Status Replay(uint32_t unit, const Apply& apply) override;
+  Status ReplayInOrder(const std::function<Status(const RecordView&)>& apply) override;
+  RecoveryReport report() const override;
+
+ private:
+  // Scratch memory of one call of Replay, and who is asking.
+  struct Call {
+    uint32_t unit;
+    const Apply& apply;
+    Tally tally = {};
+    Lsn checkpoint_lsn = 0;  // of the unit's checkpoint: records above it are applied
+    Lsn last_lsn = 0;        // of the records so far
+    std::vector<uint64_t> offsets = {};
+    std::vector<TxnPart> parts = {};
+    std::string joined = {};
+  };
+  // How far a unit of a log with PACKs has come.
+  struct UnitState {
+    Level* level = nullptr;
+    Lsn last_lsn = 0;
+  };
+  // What all units replay before the next turn begins.
+  struct Turn {
+    bool chunks = false;
+    std::vector<Source*> sources = {};  // plain ones
+    std::vector<Bundle> bundles = {};
+    bool ring = false;
+    uint64_t bytes = 0;
+  };
+  using TakeChunk = std::function<Status(Lsn, uint16_t shard, std::string_view effects)>;
+
+  Result<Level*> LevelAt(size_t depth);
+  std::unique_ptr<Level> MakeLevel(Plan plan);
+  // Calls `take` with each chunk of the units' shards; goes down the levels until one has them all.
+  Result<Level*> ReplayChunks(uint64_t first_unit, uint64_t last_unit, const TakeChunk& take,
+                              Tally* tally);
+  Result<Level*> ReplayChunksOf(Call& call);
+
+  Status Map(Source& source);
+  Status Prepare(Source& source, Lsn checkpoint_lsn);
+  bool ReadIndexes(Source& source);
+  Status ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places);
+  Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before);
+  Status FindOffsets(Source& source, Call& call);
+  Status ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call);
+  void ReplayRing(const Plan& plan, Call& call);
+  void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
+                     Call& call);
+  void ApplyTxn(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
+                Call& call);
+  Status ForEachRecord(
+      const Level& level,
+      const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take);
+  Status NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn);
+  Status NoteLost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
+  void NoteWarning(const std::string& text);
+  void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
+  void Finish(const Tally& tally, uint32_t units);
+
+  // backlog_turns.cc
+  Result<bool> NextUnitOfTurn(uint32_t* unit);
+  Status ReplayTurn(UnitState* state, Call& call);
+  void ReplayBundle(const Bundle& bundle, Call& call);
+  Status UnpackMore(std::unique_lock<std::mutex>& lock);
+  Status BeginTurn();
+  Status BeginWindow();
+  void BeginSources();
+  void Fail(const Status& status);
+
+  bool IsChecked(const Source& source, uint64_t offset);
+  void RememberChecked(const Source& source, uint64_t offset);
+
+  Disk& disk_;
+  const Options options_;
+  const int64_t started_us_;
+  const uint32_t units_;
+  const bool by_turns_;
+  const bool empty_;
+  const std::vector<CheckpointInfo> fallbacks_;
+  uint64_t total_bytes_ = 0;
+  std::atomic<uint64_t> done_bytes_{0};
+  Places ring_places_;
+
+  std::mutex levels_mutex_;
+  std::vector<std::unique_ptr<Level>> levels_;
+
+  std::mutex checked_mutex_;
+  std::set<std::pair<uint64_t, uint64_t>> checked_;  // segment number, offset
+
+  std::atomic<uint32_t> next_unit_{0};  // in any order
+
+  // Of a log with PACKs. `turn_` is constant while units are left in it, and each unit's state its
+  // replayer's; the rest is under turn_mutex_.
+  std::mutex turn_mutex_;
+  std::condition_variable turn_changed_;
+  Turn turn_;
+  std::vector<UnitState> unit_states_;
+  uint32_t turn_next_ = 0;  // unit of the turn to be given out
+  uint32_t turn_left_ = 0;  // units of the turn that are not through
+  bool begun_ = false, ring_begun_ = false, ended_ = false;
+  Level* deepest_ = nullptr;  // of the units' levels: what the others need is a part of it
+  size_t next_source_ = 0;    // of it
+  std::unique_ptr<Unpacker> unpacker_;
+  std::string turn_error_;  // the first
+  int turn_errno_ = 0;
+
+  mutable std::mutex report_mutex_;
+  RecoveryReport report_;
+  Ranges lost_;              // LSNs that have been told as lost; under report_mutex_
+  uint32_t units_done_ = 0;  // under report_mutex_
+};
+
+}  // namespace crab::wal
