@@ -134,7 +134,7 @@ TEST_P(DispatchTest, WhatIsNotRefusedFitsIntoOneRecord) {
   for (const uint64_t limit : {5'000u, 50'000u, 4'000'000u}) {
     keyspace_.options().record_bytes_max = limit;
     for (const size_t key_bytes : {1u, 1'000u, 20'000u, 1'100'000u}) {
-      for (uint64_t value_bytes = limit; value_bytes > 0; value_bytes = value_bytes / 4 * 3) {
+      for (uint64_t value_bytes = limit; value_bytes > 0; value_bytes = value_bytes / 8 * 5) {
         const std::string key(key_bytes, 'k'), value(value_bytes, 'v');
         const std::vector<std::string> lines[] = {{"SET", key, value, "PX", "100000"},
                                                   {"APPEND", key, value},
