@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -50,7 +51,9 @@ int main(int argc, char** argv) {
   for (const std::string& warning : launch->warnings) crab::LogWarn(warning);
 
   const bool logs_to_file = !config.logfile.empty();
-  const std::string pidfile = config.pidfile;
+  // CONFIG SET dir does not move it.
+  const std::string pidfile =
+      config.pidfile.empty() ? "" : std::filesystem::absolute(config.pidfile).string();
   const auto fail = [&](std::string_view message) {
     if (logs_to_file) crab::LogError(std::string(message));  // on a terminal once is enough
     return Fail(message);

@@ -72,7 +72,7 @@ void Checkpointer::Cut(Reason reason, wal::Lsn lsn, const Config& config) {
   order.gap_lsn = gap_lsn_;
   order.reason = ReasonName(reason);
   order.kept = reason == Reason::kSpace ? 1 : kCheckpointsKept;
-  order.directory = config.wal_dir;
+  order.directory = server_.PathAtStart(config.wal_dir);
   order.compression = CompressionOf(config.wal_compression);
   order.keys = server_.wal_keys();
   reason_ = reason;
@@ -172,7 +172,7 @@ void Checkpointer::EverySecond() {
   Settle();
   const wal::Log* const log = server_.log();
   const bool logs = log != nullptr && !server_.recovering();
-  job_.WatchDisk(logs ? server_.config().wal_dir : "");
+  job_.WatchDisk(logs ? server_.PathAtStart(server_.config().wal_dir) : "");
   if (!logs) return;
   LookAtStart();
   if (!free() || MonotonicMs() < not_before_ms_) return;

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "src/server/config_words.h"
@@ -32,6 +33,11 @@ namespace {
 Status SystemError(const std::string& what) {
   const int error = errno;
   return Status::Error(what + ": " + std::strerror(error), error);
+}
+
+std::string CurrentDirectory() {
+  std::error_code unknown;
+  return std::filesystem::current_path(unknown).string();
 }
 
 // "127.0.0.1:6379", "[::1]:6379"; "?:0" when it cannot be told.
@@ -71,11 +77,17 @@ constexpr std::string_view kProtectedModeError =
 Server::Server(Config config, wal::Disk& disk)
     : config_(std::move(config)),
       disk_(disk),
+      start_directory_(CurrentDirectory()),
       run_id_(RandomHex(40)),
       start_ms_(RealClock().WallMs()),
       start_cycles_(__rdtsc()),
       start_monotonic_us_(RealClock().MonotonicUs()) {
   replication_id_ = RandomHex(40);
+}
+
+std::string Server::PathAtStart(const std::string& path) const {
+  if (path.empty() || path.starts_with('/') || start_directory_.empty()) return path;
+  return start_directory_ + "/" + (path.starts_with("./") ? path.substr(2) : path);
 }
 
 Server::~Server() {
@@ -143,6 +155,15 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Lo
   return server;
 }
 
+Result<wal::Options> Server::OptionsOfLog(const Config& config) const {
+  Config at_start = config;
+  for (std::string Config::*path :
+       {&Config::wal_dir, &Config::wal_ring_dir, &Config::wal_encryption_key_file}) {
+    at_start.*path = PathAtStart(config.*path);
+  }
+  return LogOptions(at_start);
+}
+
 Status Server::OpenLog(Loader::Hook hook) {
   const uint64_t seed = RandomUint64();
   KeyspaceOptions options;
@@ -159,7 +180,7 @@ Status Server::OpenLog(Loader::Hook hook) {
     return Status::Ok();
   }
   recovery_begin_us_ = RealClock().MonotonicUs();
-  const wal::Options log_options = TRY(LogOptions(config_));
+  const wal::Options log_options = TRY(OptionsOfLog(config_));
   std::unique_ptr<wal::Backlog> backlog;
   log_ = TRY(wal::Log::Open(disk_, log_options, &backlog));
   wal_keys_ = log_options.keys;
@@ -567,7 +588,7 @@ Status Server::Run() {
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
   if (loader_ != nullptr) loader_->Stop();
-  if (!config_.unixsocket.empty()) unlink(config_.unixsocket.c_str());
+  if (!config_.unixsocket.empty()) unlink(PathAtStart(config_.unixsocket).c_str());
   Status status = Status::Ok();
   if (log_ != nullptr) {
     // Of a log that is not all replayed the keyspace is a part: no checkpoint of it may stand for
@@ -728,7 +749,12 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
       if (makes_room && !listener->unix_socket) visit(listener->fd);
     }
   };
+  std::string left_directory;  // where it has to go back to
   const auto failed = [&](std::string_view option, std::string_view message) {
+    if (!left_directory.empty() && chdir(left_directory.c_str()) != 0) {
+      LogError("cannot go back to the working directory",
+               {{"directory", left_directory}, {"error", std::strerror(errno)}});
+    }
     CloseNow(listeners);
     each_tcp_socket([&](int fd) { listen(fd, static_cast<int>(config_.tcp_backlog)); });
     return Config::SetFailed(option, message);
@@ -741,13 +767,21 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
                          : failed("bind", "Failed to bind to specified addresses.");
     }
   }
-  if (has("dir") && chdir(config.dir.c_str()) != 0) return failed("dir", std::strerror(errno));
+  if (has("dir")) {
+    std::string here = CurrentDirectory();
+    if (chdir(config.dir.c_str()) != 0) return failed("dir", std::strerror(errno));
+    left_directory = std::move(here);
+  }
   if (has("wal-enabled")) {
     if (!config.enable_wal) {
       StopLog();
     } else if (Status status = StartLog(config); !status.ok()) {
       return failed("wal-enabled", status.message());
     }
+  }
+  if (has("dir")) {
+    LogInfo("the working directory is another; the log, the socket and other files stay in place",
+            {{"directory", config.dir}, {"log", PathAtStart(config.wal_dir)}});
   }
   config_ = config;
   PutInForce();
@@ -771,7 +805,7 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
 }
 
 Status Server::StartLog(const Config& config) {
-  wal::Options options = TRY(LogOptions(config));
+  wal::Options options = TRY(OptionsOfLog(config));
   options.hash_seed = keyspace_->options().hash_seed;
   // What an earlier log holds is superseded by the checkpoint, and so is any damage to it.
   options.recovery = wal::RecoveryMode::kSalvage;

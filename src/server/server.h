@@ -55,6 +55,9 @@ class Server {
   const Registry& registry() const { return *registry_; }
   Keyspace& keyspace() { return *keyspace_; }
   wal::Disk& disk() { return disk_; }
+  // An option's path as it was meant when the server started: what is open does not move when
+  // CONFIG SET dir changes the working directory. Any thread.
+  std::string PathAtStart(const std::string& path) const;
   Checkpointer& checkpointer() { return *checkpointer_; }
   BackupJob& backup_job() { return backup_job_; }
   // What the log's files are encrypted with, as read when the log began; null or empty: nothing.
@@ -118,6 +121,7 @@ class Server {
   };
 
   Server(Config config, wal::Disk& disk);
+  Result<wal::Options> OptionsOfLog(const Config& config) const;
   Status OpenLog(Loader::Hook hook);
   // Begins to replay, and where the whole log is to be judged first, ends it, too.
   Status BeginLoading();
@@ -156,6 +160,7 @@ class Server {
 
   Config config_;
   wal::Disk& disk_;
+  const std::string start_directory_;  // absolute; "" = it cannot be told
   std::unique_ptr<Registry> registry_;
   std::unique_ptr<Keyspace> keyspace_;
   std::unique_ptr<World> world_;

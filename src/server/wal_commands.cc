@@ -192,7 +192,7 @@ bool AnswerWalWait(Server& server, Client::DurableWait& wait, resp::Reply& reply
     reply.Integer(static_cast<int64_t>(metrics.segment_number));
     return answer();
   }
-  auto job = server.backup_job().Start(server.config().wal_dir, wait.directory);
+  auto job = server.backup_job().Start(server.PathAtStart(server.config().wal_dir), wait.directory);
   if (!job.ok()) {
     reply.Error(job.message());
     return answer();

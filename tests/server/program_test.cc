@@ -56,6 +56,7 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
+  pid_t pid() const { return child_; }
   void Signal(int number) { kill(child_, number); }
   // The exit status, or -signal.
   int Wait() {
@@ -167,6 +168,81 @@ TEST(ProgramTest, ASecondServerLeavesTheFirstAlone) {
   EXPECT_EQ(same_log.Wait(), 1);
   EXPECT_NE(same_log.Output().find("another server is using the log directory"), std::string::npos);
   EXPECT_EQ(RedisClient({"", port}).Run("SET k v"), "+OK");
+}
+
+TEST(ProgramTest, NoFileInUseMovesWithTheWorkingDirectory) {
+  ScopedDirectory directory;
+  const std::string here = directory.path() + "/here", there = directory.path() + "/there";
+  for (const std::string& path : {here, there}) std::filesystem::create_directory(path);
+  const Endpoint endpoint{here + "/socket"};
+  const Arguments arguments{"--dir",
+                            here,
+                            "--port",
+                            "0",
+                            "--unixsocket",
+                            "socket",
+                            "--pidfile",
+                            "pid",
+                            "--wal-enabled",
+                            "yes",
+                            "--wal-dir",
+                            "./wal",
+                            "--threads",
+                            "2",
+                            "--wal-ring-dir",
+                            "ring",
+                            "--enable-protected-configs",
+                            "yes"};
+  std::filesystem::create_directory(here + "/ring");
+  {
+    Program program(directory, arguments);
+    ASSERT_TRUE(program.Serves(endpoint)) << program.Output();
+    RedisClient client(endpoint);
+    ASSERT_EQ(client.Run({"CONFIG", "SET", "dir", there}), "+OK");
+    ASSERT_EQ(client.Run("SET a 1"), "+OK");
+    EXPECT_TRUE(client.Run("WAL ROTATE").starts_with(":"));
+    EXPECT_EQ(client.Run("SAVE"), "+OK");
+    ASSERT_EQ(client.Run("CONFIG SET wal-enabled no"), "+OK");
+    ASSERT_EQ(client.Run("SET b 2"), "+OK");
+    ASSERT_EQ(client.Run("CONFIG SET wal-enabled yes"), "+OK");
+    EXPECT_EQ(client.Run("SAVE"), "+OK");
+    EXPECT_TRUE(client.Run("WAL BACKUP backup").starts_with("[$directory, $backup"));
+    EXPECT_TRUE(std::filesystem::exists(there + "/backup")) << "this is named now";
+    EXPECT_EQ(client.Run("CONFIG GET wal-dir"), "[$wal-dir, $./wal]");
+    program.Signal(SIGTERM);
+    EXPECT_EQ(program.Wait(), 0) << program.Output();
+    std::filesystem::remove_all(there + "/backup");
+    EXPECT_TRUE(std::filesystem::is_empty(there));
+    EXPECT_FALSE(std::filesystem::exists(endpoint.unix_path));
+    EXPECT_FALSE(std::filesystem::exists(here + "/pid"));
+  }
+  Program program(directory, arguments);
+  ASSERT_TRUE(program.Serves(endpoint)) << program.Output();
+  EXPECT_EQ(RedisClient(endpoint).Run("MGET a b"), "[$1, $2]");
+}
+
+TEST(ProgramTest, AChangeThatFailsLeavesTheWorkingDirectory) {
+  ScopedDirectory directory;
+  const Endpoint endpoint{directory.path() + "/socket"};
+  std::ofstream(directory.path() + "/file") << "in the way";
+  Program program(directory, {"--port", "0", "--unixsocket", endpoint.unix_path, "--wal-dir",
+                              directory.path() + "/file", "--wal-ring-dir", directory.path(),
+                              "--enable-protected-configs", "yes", "--dir", directory.path()});
+  ASSERT_TRUE(program.Serves(endpoint)) << program.Output();
+  RedisClient client(endpoint);
+  const auto set = [&](const char* dir) {
+    return client.Run({"CONFIG", "SET", "dir", dir, "wal-enabled", "yes"});
+  };
+  const auto where = [&] {
+    return std::filesystem::read_symlink("/proc/" + std::to_string(program.pid()) + "/cwd");
+  };
+  EXPECT_TRUE(set("/").starts_with("-ERR CONFIG SET failed")) << set("/");
+  EXPECT_EQ(where(), directory.path());
+  EXPECT_EQ(client.Run("CONFIG GET dir"), "[$dir, $" + directory.path() + "]");
+  EXPECT_TRUE(set("/no/such/directory").starts_with("-ERR CONFIG SET failed"));
+  EXPECT_EQ(where(), directory.path());
+  ASSERT_EQ(client.Run("CONFIG SET dir /"), "+OK");
+  EXPECT_EQ(where(), "/");
 }
 
 TEST(ProgramTest, ChecksItsOptionsAndPrintsItsHelp) {
