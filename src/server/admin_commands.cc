@@ -144,7 +144,8 @@ Status Shutdown(Call& call) {
     }
   }
   ServerOf(call).RequestStop();
-  call.client.close_after_reply = true;  // no reply: the closed connection is the answer
+  call.client.session->asked_for_stop = true;  // no reply: the closed connection is the answer
+  call.client.close_after_reply = true;
   return Status::Ok();
 }
 

@@ -168,8 +168,12 @@ void Connection::Close() {
     auto* self = static_cast<Connection*>(handle->data);
     self->loop_.Destroy(self);
   });
-  close(
-      fd_);  // after uv_close, which takes it out of the poll: its number may be another's at once
+  // After uv_close, which takes it out of the poll: its number may be another's at once.
+  if (session_->asked_for_stop) {
+    loop_.server().CloseAtTheEnd(fd_);
+  } else {
+    close(fd_);
+  }
 }
 
 }  // namespace crab

@@ -90,6 +90,15 @@ std::string Server::PathAtStart(const std::string& path) const {
   return start_directory_ + "/" + (path.starts_with("./") ? path.substr(2) : path);
 }
 
+Server::Sockets::~Sockets() {
+  for (int fd : fds_) close(fd);
+}
+
+void Server::Sockets::Add(int fd) {
+  const std::lock_guard lock(mutex_);
+  fds_.push_back(fd);
+}
+
 Server::~Server() {
   for (const LoadingDoor::Socket& socket : early_) close(socket.fd);
   if (log_ != nullptr) log_->SetListener({});  // its writer must not wake loops that are gone

@@ -49,6 +49,9 @@ class Server {
   Status Run();
   // Any thread: begins the graceful stop.
   void RequestStop();
+  // Any thread: a socket whose end says that this server is gone, with the lock of its log: it is
+  // closed when all else has been destroyed.
+  void CloseAtTheEnd(int fd) { last_sockets_.Add(fd); }
 
   const Config& config() const { return config_; }
   Execution& execution() { return *execution_; }
@@ -112,6 +115,15 @@ class Server {
   void ResetStats();  // CONFIG RESETSTAT
 
  private:
+  class Sockets {
+   public:
+    ~Sockets();
+    void Add(int fd);
+
+   private:
+    std::mutex mutex_;
+    std::vector<int> fds_;
+  };
   struct Listener {
     uv_poll_t poll;
     int fd;
@@ -158,6 +170,7 @@ class Server {
   void StopLog();
   void StopLoops();
 
+  Sockets last_sockets_;  // first: destroyed after all else
   Config config_;
   wal::Disk& disk_;
   const std::string start_directory_;  // absolute; "" = it cannot be told

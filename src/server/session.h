@@ -102,6 +102,8 @@ class Session {
   void CloseAfterReply() { client_.close_after_reply = true; }
   // To be closed at once: killed, or over a limit. Set by an exclusive command of any loop.
   bool killed = false;
+  // It called SHUTDOWN: its socket closes with the process, and that is the answer.
+  bool asked_for_stop = false;
 
   // --- facts for CLIENT LIST and the cron ---
   int64_t created_ms = 0;

@@ -22,6 +22,7 @@ namespace {
 using test::Arguments;
 using test::Endpoint;
 using test::FreePort;
+using test::RawSocket;
 using test::RedisClient;
 using test::ScopedDirectory;
 
@@ -168,6 +169,40 @@ TEST(ProgramTest, ASecondServerLeavesTheFirstAlone) {
   EXPECT_EQ(same_log.Wait(), 1);
   EXPECT_NE(same_log.Output().find("another server is using the log directory"), std::string::npos);
   EXPECT_EQ(RedisClient({"", port}).Run("SET k v"), "+OK");
+}
+
+TEST(ProgramTest, WhoAskedForTheStopSeesItsEndLast) {
+  ScopedDirectory directory;
+  const Endpoint endpoint{directory.path() + "/socket"};
+  const Arguments arguments{"--port",
+                            "0",
+                            "--unixsocket",
+                            endpoint.unix_path,
+                            "--wal-enabled",
+                            "yes",
+                            "--wal-dir",
+                            directory.path() + "/wal",
+                            "--wal-ring-dir",
+                            directory.path(),
+                            "--pidfile",
+                            directory.path() + "/pid",
+                            "--enable-debug-command",
+                            "yes"};
+  std::unique_ptr<Program> program = std::make_unique<Program>(directory, arguments);
+  ASSERT_TRUE(program->Serves(endpoint)) << program->Output();
+  ASSERT_EQ(RedisClient(endpoint).Run("DEBUG POPULATE 20000"), "+OK");  // a while to write and free
+  for (int i = 0; i < 3; ++i) {
+    RawSocket client(endpoint);
+    ASSERT_TRUE(client.Send("SHUTDOWN\r\n"));
+    EXPECT_EQ(client.ReadToEnd(), "");
+    EXPECT_FALSE(std::filesystem::exists(directory.path() + "/pid"));
+    ScopedDirectory own;
+    auto next = std::make_unique<Program>(own, arguments);
+    ASSERT_TRUE(next->Serves(endpoint)) << next->Output();
+    EXPECT_EQ(program->Wait(), 0) << program->Output();
+    program = std::move(next);
+    EXPECT_EQ(RedisClient(endpoint).Run("DBSIZE"), ":20000");
+  }
 }
 
 TEST(ProgramTest, NoFileInUseMovesWithTheWorkingDirectory) {

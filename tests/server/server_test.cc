@@ -188,9 +188,10 @@ TEST_P(ServerTest, StopsWhenAClientAsksForIt) {
   EXPECT_EQ(bystander.ReadLine(), "+PONG\r\n");
   RawSocket client(server.unix_endpoint());
   ASSERT_TRUE(client.Send("SHUTDOWN NOSAVE\r\n"));
-  EXPECT_EQ(client.ReadToEnd(), "") << "no reply: the closed connection is the answer";
   EXPECT_EQ(bystander.ReadToEnd(), "");
+  EXPECT_FALSE(client.Readable(20)) << "there is still a server";
   EXPECT_TRUE(server.Wait().ok());
+  EXPECT_EQ(client.ReadToEnd(), "") << "no reply: the closed connection is the answer";
   EXPECT_FALSE(RawSocket(server.unix_endpoint()).connected()) << "the socket's file is gone";
 }
 
