@@ -45,6 +45,7 @@ struct Client {
     int64_t deadline_ms = 0;  // wall clock; 0 = for ever
     bool for_log = false;     // else only for replicas, of which there are none
     bool for_replicas = false;
+    bool silent = false;  // CLIENT REPLY was off or SKIP for it: nothing is answered
     // WAL FLUSH, ROTATE and BACKUP wait as well: wal_commands.h.
     enum class Kind : uint8_t { kWaitAof, kFlush, kRotate, kBackup } kind = Kind::kWaitAof;
     uint64_t job = 0;            // the number of the backup that is waited for

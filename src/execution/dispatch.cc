@@ -261,6 +261,7 @@ void Dispatcher::Finish(Client& client, const Command& command, Buffer& out, siz
 
 void Dispatcher::Silence(Client& client, Buffer& out, size_t reply_begin) {
   out.Truncate(reply_begin);
+  client.durable_wait.silent = client.durable_wait.active;  // its reply comes later
   // CLIENT REPLY SKIP silences itself and the one command after it, be that one refused.
   if (client.reply_mode == ReplyMode::kSkip) {
     client.reply_mode = ReplyMode::kOn;

@@ -167,7 +167,7 @@ bool Session::FinishDurableWait() {
     const size_t before = output_.size();
     resp::Reply answer(output_, client_.protocol);
     if (!AnswerWalWait(server_, wait, answer)) return false;
-    if (client_.reply_mode == ReplyMode::kOff) output_.Truncate(before);
+    if (wait.silent) output_.Truncate(before);
     return true;
   }
   const wal::Log* log = server_.execution().log;
@@ -176,7 +176,7 @@ bool Session::FinishDurableWait() {
   const bool in_vain = wait.for_log && log == nullptr;  // it was switched off meanwhile
   if (!late && !in_vain && (!durable || wait.for_replicas)) return false;
   wait.active = false;
-  if (client_.reply_mode == ReplyMode::kOff) return true;
+  if (wait.silent) return true;
   resp::Reply reply(output_, client_.protocol);
   if (in_vain) {
     reply.Error(kWaitAofWithoutLog);
