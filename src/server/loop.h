@@ -2,7 +2,7 @@
 // IN (nobody else may take the world) from the first event of a round to the moment before it polls
 // again, and OUT while it polls. Replies leave together at the end of a round: the clients that
 // they wake send their next requests together, too, which costs fewer wake-ups on both sides.
-// Loop-bound, except Post, WakeForLog and the counters, which say so.
+// Loop-bound, except Post, WakeForLog, WakeForCheckpoint and the counters, which say so.
 #pragma once
 
 #include <uv.h>
