@@ -15,6 +15,9 @@ namespace {
 // With so much held back by the log nothing more is read: a client that sends on without waiting
 // for replies cannot make them pile up while a disk stands still.
 constexpr size_t kHeldBytesMax = 1 << 20;
+// What is read ahead of a client that waits, so that its end is seen as in Redis; behind more than
+// that the kernel tells of the end.
+constexpr size_t kReadAheadBytesMax = 1 << 20;
 
 }  // namespace
 
@@ -33,9 +36,13 @@ bool Connection::Start() {
 
 void Connection::UpdateEvents() {
   if (closing_) return;
-  const bool read = !session_->closing() && session_->waiting() == Session::Wait::kNothing &&
-                    !(session_->held() && session_->output().size() > kHeldBytesMax);
-  const int wanted = (read ? UV_READABLE : 0) | (in_flight_.empty() ? 0 : UV_WRITABLE);
+  const bool waits = session_->waiting() != Session::Wait::kNothing;
+  const bool ends_wait = session_->EndOfInputEndsWait();
+  const bool read = !session_->closing() &&
+                    !(session_->held() && session_->output().size() > kHeldBytesMax) &&
+                    (!waits || (ends_wait && session_->input_bytes() < kReadAheadBytesMax));
+  const int wanted = (read ? UV_READABLE : 0) | (ends_wait && !read ? UV_DISCONNECT : 0) |
+                     (in_flight_.empty() ? 0 : UV_WRITABLE);
   if (wanted == events_) return;
   events_ = wanted;
   if (wanted == 0) {
@@ -47,6 +54,7 @@ void Connection::UpdateEvents() {
     self.loop_.Enter();
     if (status < 0) return self.Close();
     if (events & UV_READABLE) self.OnReadable();
+    if ((events & UV_DISCONNECT) && !self.closing_) self.OnEndOfInput();
     if ((events & UV_WRITABLE) && !self.closing_) self.OnWritable();
   });
 }
@@ -84,6 +92,7 @@ void Connection::OnReadable() {
 }
 
 void Connection::OnEndOfInput() {
+  session_->EndWait();
   if ((!in_dirty_list_ && !session_->held()) || !in_flight_.empty()) return Close();
   // The client has said all it wanted and may still listen (`nc -N`): it gets its replies.
   session_->CloseAfterReply();

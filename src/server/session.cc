@@ -39,6 +39,7 @@ bool Session::is_local() const {
 
 void Session::Receive(std::string_view bytes) {
   last_active_ms = dispatcher_.now_ms();
+  if (EndOfInputEndsWait()) return input_.Append(bytes);
   if (!input_.empty() || wait_ != Wait::kNothing) {
     input_.Append(bytes);
     Resume();
@@ -81,6 +82,13 @@ void Session::Resume() {
   if (closing() || killed) input_.Clear();
   input_.ShrinkIfEmpty(kIdleBufferBytes);
   CloseIfInputIsTooLong();
+}
+
+void Session::EndWait() {
+  if (!EndOfInputEndsWait()) return;
+  wait_ = Wait::kNothing;
+  client_.durable_wait.active = false;
+  input_.Clear();
 }
 
 void Session::CloseIfInputIsTooLong() {

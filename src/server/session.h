@@ -63,6 +63,11 @@ class Session {
 
   enum class Wait : uint8_t { kNothing, kLogRoom, kPause, kRecovery, kDurable, kTurn };
   Wait waiting() const { return wait_; }
+  // Whether it waits for something that nobody is told of once the client has said all: as in
+  // Redis, the request is dropped then with all behind it. Other waits are ours alone: Redis would
+  // have run those requests, and so they still are.
+  bool EndOfInputEndsWait() const { return wait_ == Wait::kDurable || wait_ == Wait::kPause; }
+  void EndWait();
 
   // --- bytes out ---
   // Reply bytes that may leave now; the connection takes them with Sent or TakeOutput.
