@@ -109,7 +109,8 @@ Status RemainingFrom(Call& call, Unit unit, int64_t base_ms) {
     if (entry->has_deadline()) {
       answer = entry->deadline_ms() - base_ms;
       if (answer < 0) answer = 0;
-      if (unit == Unit::kSeconds) answer = (answer + 500) / 1000;
+      // Rounded, and without the sum that the last half second of time would overflow.
+      if (unit == Unit::kSeconds) answer = answer / 1000 + (answer % 1000 >= 500 ? 1 : 0);
     }
   }
   call.reply.Integer(answer);
