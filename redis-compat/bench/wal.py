@@ -225,11 +225,16 @@ class WalBench(Bench):
                 rate = LOAD_PART * self.paced(server, 0, 3.0, *arguments)[0]
                 memory[binary], seconds[binary] = [], []
                 for run in range(3):
+                    self.settle()
                     idle = self.paced(server, rate, idle_s, *arguments)
+                    self.settle()
+                    busy, duration_s = self.while_saving(server, rate, arguments)
+                    row.add(idle[3], busy[3])
+                    # By another one: to ask for the memory of 2 GB takes 30 ms and the server's own
+                    # lock of its address space, which would be measured as latency.
                     before = resident_share_bytes(server.process.pid)
                     with MemoryWatch(server) as watch:
-                        busy, duration_s = self.while_saving(server, rate, arguments)
-                    row.add(idle[3], busy[3])
+                        self.while_saving(server, rate, arguments)
                     memory[binary].append((watch.largest - before) / 1e6)
                     seconds[binary].append(duration_s)
                     progress(f"{server.name} {run + 1}/3")
@@ -238,6 +243,11 @@ class WalBench(Bench):
         for pair in zip(seconds[REDIS], seconds[self.chosen.server]):
             took.add(*pair)
         return [ratio, beside, extra, took]
+
+    def settle(self):
+        """What was written before is on disk, so that it does not count for what comes."""
+        os.sync()
+        time.sleep(1.0)
 
     def while_saving(self, server, rate, arguments):
         """The load's figures as long as a BGSAVE runs, and how long that was: the load ends with it,
