@@ -4,6 +4,7 @@
 // replaying it needs no clock; but a server that takes the commands has one. It would drop a key
 // whose deadline has passed as soon as it gets it, and the next APPEND or INCRBY of the log would
 // make it anew, with a part of its value and for ever.
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <unordered_map>
@@ -252,14 +253,23 @@ int Dump::Run() {
     }
   }
   bool lost = false;
+  bool reached = false;  // the end that was asked for
+  std::string retired;
   const auto disk_errors = WalkLog(tool_, *log, "dump", [&](const Frame& frame, const Walk& walk) {
+    if (walk.retired_last >= std::max<Lsn>(from_, 1) && walk.retired_first <= to) {
+      retired = LsnRange(walk.retired_first, walk.retired_last);
+      return false;
+    }
     if (walk.lost || frame.verdict == Verdict::kTorn) {
       lost |= walk.lost;
       tool_.errors << ProblemText(frame) << "\n";
       return true;
     }
     if (frame.verdict != Verdict::kGood || !IsRecord(frame.type)) return true;
-    if (frame.lsn > to) return false;
+    if (frame.lsn > to) {
+      reached = true;
+      return false;
+    }
     if (frame.lsn < from_) return true;
     if (request_.from_ms && walk.wall_ms < *request_.from_ms) return true;
     if (request_.to_ms && walk.wall_ms > *request_.to_ms) return true;
@@ -267,6 +277,13 @@ int Dump::Run() {
     return tool_.out.good();
   });
   if (tool_.stopped()) return tool_.Fail("interrupted");
+  // Filled with zeroes, the last segment seems to end before its time.
+  if (!reached && retired.empty() && IsRetired(tool_, log->reader->segments().back().path)) {
+    retired = log->reader->segments().back().name;
+  }
+  if (!retired.empty()) {
+    return tool_.Fail("the server retired " + retired + " meanwhile; dump again");
+  }
   if (request_.resp) resp_.PrintDeadlines();
   tool_.out.flush();
   if (!tool_.out.good()) return tool_.Fail("cannot write the answer");

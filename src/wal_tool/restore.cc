@@ -23,6 +23,9 @@ class Restore {
   int Run();
 
  private:
+  // A server retires a few files per checkpoint; one that gets ahead of so many copies always will.
+  static constexpr int kTriesMax = 20;
+
   // What goes into the new directory.
   struct Plan {
     Lsn point = 0;  // the last record's LSN
@@ -33,6 +36,8 @@ class Restore {
     int64_t wall_ms = 0;      // of the point
   };
 
+  Result<Plan> Try();
+  bool HasMoved();
   Status FindPoint(Lsn* point);
   Result<Plan> PlanFrom(const CheckpointInfo* checkpoint, Lsn point);
   Result<Plan> MakePlan();
@@ -109,6 +114,10 @@ Result<Restore::Plan> Restore::PlanFrom(const CheckpointInfo* checkpoint, Lsn po
       problem = ProblemText(frame);
       return false;
     }
+    if (walk.retired_last > base && walk.retired_first <= point) {
+      problem = "the server retired " + LsnRange(walk.retired_first, walk.retired_last);
+      return false;
+    }
     if (frame.verdict != Verdict::kGood) return true;
     if (seen.empty() || seen.back() != frame.segment) seen.push_back(frame.segment);
     if (!IsRecord(frame.type)) return frame.lsn <= point;
@@ -183,6 +192,7 @@ Status Restore::Copy(const std::string& path, uint64_t bytes) {
   if (bytes != UINT64_MAX && copied < bytes) {
     return Status::Error(path + " became shorter while it was copied; try again");
   }
+  if (IsRetired(tool_, path)) return Status::Error(path + " was retired while it was copied");
   return Status::Ok();
 }
 
@@ -246,20 +256,42 @@ void Restore::Report(const Plan& plan) const {
   tool_.out << plan.segments.size() << " segments, " << FormatBytes(done_) << "\n";
 }
 
+Result<Restore::Plan> Restore::Try() {
+  done_ = 0;
+  log_ = TRY(OpenTheLog(tool_));
+  Plan plan = TRY(MakePlan());
+  // Had it been filled with zeroes, the log would seem to end before it.
+  const std::string& newest = log_.reader->segments().back().path;
+  if (IsRetired(tool_, newest)) return Status::Error(newest + " was retired while it was read");
+  TRY(Write(plan));
+  return plan;
+}
+
+// Whether a server has retired a file that the last try may have read.
+bool Restore::HasMoved() {
+  if (log_.reader == nullptr) return false;
+  const auto retired = [&](const auto& file) { return IsRetired(tool_, file.path); };
+  return std::any_of(log_.checkpoints.begin(), log_.checkpoints.end(), retired) ||
+         std::any_of(log_.reader->segments().begin(), log_.reader->segments().end(), retired);
+}
+
 int Restore::Run() {
-  auto log = OpenTheLog(tool_);
-  if (!log.ok()) return tool_.Fail(log.message());
-  log_ = std::move(log).value();
-  auto plan = MakePlan();
-  if (!plan.ok()) return tool_.Fail(plan.message());
-  const Status status = Write(*plan);
-  if (progress_) progress_->Clear();
-  if (!status.ok()) {
+  for (int tries = 1;; ++tries) {
+    auto plan = Try();
+    if (progress_) progress_->Clear();
+    if (plan.ok()) {
+      Report(*plan);
+      return kToolGood;
+    }
     for (const std::string& path : made_) (void)tool_.disk.Remove(path);
-    return tool_.Fail(status.message());
+    made_.clear();
+    if (tool_.stopped() || !HasMoved()) return tool_.Fail(plan.message());
+    if (tries == kTriesMax) {
+      return tool_.Fail(
+          "the server retires segments faster than they can be copied: make a "
+          "backup first, and restore that");
+    }
   }
-  Report(*plan);
-  return kToolGood;
 }
 
 }  // namespace

@@ -1,9 +1,47 @@
 #include "src/wal_tool/tool.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 namespace crab::wal {
+namespace {
+
+// A server retires a few files per checkpoint, and to open a log takes milliseconds.
+constexpr int kTriesMax = 20;
+
+// What is missing because a server has retired it during the walk is not lost: a checkpoint has it,
+// perhaps one that the walk does not know.
+void SpareRetired(Tool& tool, const OpenLog& log, Frame* frame, Walk* walk) {
+  if (frame->segment != nullptr && !IsRetired(tool, frame->segment->path)) return;
+  // Of those that the walk does know it may have been found that they are damaged.
+  const auto known = [&](const CheckpointInfo& checkpoint) {
+    return std::any_of(log.checkpoints.begin(), log.checkpoints.end(),
+                       [&](const CheckpointInfo& old) { return old.name == checkpoint.name; });
+  };
+  Lsn newest = log.base();
+  if (const auto checkpoints = ListCheckpoints(tool.disk, tool.request.directory);
+      checkpoints.ok()) {
+    for (const CheckpointInfo& checkpoint : *checkpoints) {
+      if (checkpoint.problem.empty() && !known(checkpoint))
+        newest = std::max(newest, checkpoint.lsn);
+    }
+  }
+  const Lsn last = std::min(frame->lost_last, newest);
+  if (frame->lost_first <= last) {
+    walk->retired_first = frame->lost_first;
+    walk->retired_last = last;
+  }
+  // Where nobody knows the last one, the segment's records were below the checkpoint all the same.
+  const bool all = frame->lost_last == kUnknownLsn
+                       ? walk->retired_last != 0
+                       : frame->lost_last <= newest || frame->lost_last < frame->lost_first;
+  walk->lost = !all;
+  frame->lost_first = std::max(frame->lost_first, newest + 1);
+}
+
+}  // namespace
+
 Lsn OpenLog::base() const {
   for (const CheckpointInfo& checkpoint : checkpoints) {
     if (checkpoint.problem.empty()) return checkpoint.lsn;
@@ -19,15 +57,29 @@ uint64_t OpenLog::total_bytes() const {
 
 Result<OpenLog> OpenTheLog(Tool& tool) {
   const std::string& directory = tool.request.directory;
-  OpenLog log;
-  log.checkpoints = TRY(ListCheckpoints(tool.disk, directory));
-  ReaderOptions options;
-  options.keys = tool.keys;
-  log.reader = TRY(Reader::Open(tool.disk, directory, options));
-  if (log.reader->segments().empty()) {
-    return Status::Error("there is no log in " + directory + ": it holds no segment");
+  for (int tries = 1;; ++tries) {
+    OpenLog log;
+    log.checkpoints = TRY(ListCheckpoints(tool.disk, directory));
+    ReaderOptions options;
+    options.keys = tool.keys;
+    log.reader = TRY(Reader::Open(tool.disk, directory, options));
+    const auto& segments = log.reader->segments();
+    if (segments.empty()) {
+      return Status::Error("there is no log in " + directory + ": it holds no segment");
+    }
+    // The reader has looked for checkpoints of its own, and both must know the same.
+    OpenLog now;
+    now.checkpoints = TRY(ListCheckpoints(tool.disk, directory));
+    const bool moved =
+        now.base() != log.base() ||
+        std::any_of(segments.begin(), segments.end(),
+                    [&](const SegmentInfo& segment) { return IsRetired(tool, segment.path); });
+    if (!moved || tries == kTriesMax) return log;
   }
-  return log;
+}
+
+bool IsRetired(Tool& tool, const std::string& path) {
+  return tool.disk.Open(path, OpenMode::kRead).system_errno() == ENOENT;
 }
 
 void NoteWallTime(uint8_t type, std::string_view payload, int64_t* wall_ms) {
@@ -72,6 +124,8 @@ std::vector<std::string> WalkLog(Tool& tool, OpenLog& log, std::string_view prog
       frame.lost_first = std::max(frame.lost_first, base + 1);
       if (frame.lost_last < frame.lost_first) walk.lost = false;
     }
+    walk.retired_first = walk.retired_last = 0;
+    if (walk.lost) SpareRetired(tool, log, &frame, &walk);
     if (frame.verdict == Verdict::kGood) {
       NoteWallTime(frame.type, frame.payload, &walk.wall_ms);
       any_record |= IsRecord(frame.type);

@@ -60,10 +60,17 @@ struct OpenLog {
 };
 Result<OpenLog> OpenTheLog(Tool& tool);
 
+// Whether a file has lost its name since it was listed: a server has retired it. It does that
+// before it fills the file with zeroes, and no name is used twice; so what was read of a file whose
+// name is there afterwards is what the name says.
+bool IsRetired(Tool& tool, const std::string& path);
+
 // What a walk over the log tells of each frame beside the frame itself.
 struct Walk {
   int64_t wall_ms = 0;  // when the batch around the frame was written, 0 = nobody says
   bool lost = false;    // durable records are missing here, and no checkpoint has them
+  // These were there when the walk began. A server has retired them, as a checkpoint has them.
+  Lsn retired_first = 0, retired_last = 0;  // 0 = none
 };
 // Calls `visit(frame, walk)` for every frame until it returns false or somebody stops the tool.
 // Returns the errors of the disk, one for each segment that had to be given up.

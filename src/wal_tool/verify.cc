@@ -23,7 +23,7 @@ int RunVerify(Tool& tool) {
   std::vector<std::string> damaged_text, damaged_json;
   for (CheckpointInfo& checkpoint : log->checkpoints) {
     checkpoint.problem = CheckpointProblem(tool, checkpoint);
-    if (checkpoint.problem.empty()) continue;
+    if (checkpoint.problem.empty() || IsRetired(tool, checkpoint.path)) continue;
     damaged_text.push_back("damaged checkpoint: " + checkpoint.name + ": " + checkpoint.problem);
     damaged_json.push_back(JsonObject()
                                .Number("checkpoint", checkpoint.lsn)
@@ -31,6 +31,9 @@ int RunVerify(Tool& tool) {
                                .Text("reason", checkpoint.problem)
                                .text());
   }
+  std::erase_if(log->checkpoints, [&](const CheckpointInfo& checkpoint) {
+    return !checkpoint.problem.empty() && IsRetired(tool, checkpoint.path);
+  });
   uint64_t records = 0, bytes = 0;
   Lsn first = 0, last = 0;
   std::vector<std::string> lost, torn;

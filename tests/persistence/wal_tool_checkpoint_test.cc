@@ -8,6 +8,7 @@
 
 #include "persistence/record.h"
 #include "tests/persistence/log_story.h"
+#include "tests/persistence/retiring_disk.h"
 
 namespace crab::test {
 namespace {
@@ -57,6 +58,41 @@ TEST(WalToolCheckpointTest, WhatIsRetiredIsNotLost) {
   const ToolAnswer without = RunTool(disk, {"verify", "wal"});
   EXPECT_EQ(without.status, 1) << without.out;
   EXPECT_NE(without.out.find("lost LSN 1.."), std::string::npos) << without.out;
+}
+
+TEST(WalToolCheckpointTest, WhatIsRetiredMeanwhileIsNotLost) {
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("before read " + std::to_string(nth));
+    RetiringDisk disk;
+    disk.RetireAt(nth);
+    const ToolAnswer answer = RunTool(disk, {"verify", "wal"});
+    EXPECT_EQ(answer.status, 0) << answer.out << answer.errors;
+    EXPECT_EQ(answer.out.find("lost "), std::string::npos) << answer.out;
+    if (!disk.retired() || HasFailure()) break;
+  }
+}
+
+// A dump is whole, or says that it is not.
+TEST(WalToolCheckpointTest, DumpTellsWhatIsRetiredMeanwhile) {
+  int failed = 0;
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("before read " + std::to_string(nth));
+    RetiringDisk disk;
+    const std::string whole = RunTool(disk, {"dump", "wal"}).out;
+    disk.RetireAt(nth);
+    const ToolAnswer answer = RunTool(disk, {"dump", "wal"});
+    if (answer.status == 2) {
+      EXPECT_NE(answer.errors.find("meanwhile; dump again"), std::string::npos) << answer.errors;
+      ++failed;
+    } else {
+      EXPECT_EQ(answer.status, 0) << answer.errors;
+      // Or more than was there at the beginning.
+      EXPECT_TRUE(answer.out.starts_with(whole) || answer.out.find("behind") != std::string::npos)
+          << answer.out;
+    }
+    if (!disk.retired() || HasFailure()) break;
+  }
+  EXPECT_GT(failed, 0);
 }
 
 // The beginning is gone and so is every checkpoint: an empty one takes their place.

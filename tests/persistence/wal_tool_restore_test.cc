@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/persistence/log_story.h"
+#include "tests/persistence/retiring_disk.h"
 
 namespace crab::test {
 namespace {
@@ -160,6 +161,24 @@ TEST(WalToolRestoreOldTest, KnowsHowFarBackItReaches) {
                 std::string::npos)
           << answer.errors;
     }
+  }
+}
+
+TEST(WalToolRestoreRaceTest, BeginsAnewWhenSegmentsAreRetiredUnderIt) {
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE("before read " + std::to_string(nth));
+    RetiringDisk disk;
+    const Data before = disk.story().now();
+    disk.RetireAt(nth);
+    const ToolAnswer answer = RunTool(disk, {"restore", "wal", "--to", "all"});
+    const bool retired = disk.retired();
+    disk.RetireAt(0);
+    ASSERT_EQ(answer.status, 0) << answer.errors;
+    const FoundData found = StartFrom(disk, disk.story().options(), "all");
+    ASSERT_EQ(found.error, "");
+    // As it was at the beginning, or at the end.
+    EXPECT_TRUE(found.data == before || found.data == disk.story().now());
+    if (!retired || HasFailure()) break;
   }
 }
 
