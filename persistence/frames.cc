@@ -24,6 +24,17 @@ bool KnownType(uint8_t type) {
                             type <= static_cast<uint8_t>(FrameType::kPack));
 }
 
+// Where records are packed, LSNs may be far apart, and packed bytes are as good as random: a length
+// among them is often possible, and the checksum of all that it spans would be in vain. But only
+// frames of the writer stand there, and they have little choice.
+bool MayBeginPacked(const FrameHeader& header) {
+  if (IsRecord(header.type) || header.shard != kBroadcastShard) return false;
+  const bool pack = header.type == static_cast<uint8_t>(FrameType::kPack);
+  return pack ? header.length >= sizeof(PackPayload) &&
+                    (header.flags & ~(kFlagCompressed | kFlagEncrypted)) == 0
+              : header.length <= kScanBytes && header.flags == 0;
+}
+
 }  // namespace
 
 void Window::Reset(std::unique_ptr<File> file, uint64_t file_bytes) {
@@ -81,6 +92,7 @@ Result<Frames::Candidate> Frames::Try(uint64_t offset) {
     candidate.why = "the file ends within a frame";
     return candidate;
   }
+  checked_bytes_ += candidate.bytes;
   const uint32_t body = Crc32c(whole.substr(sizeof(header.crc)));
   if ((body ^ PlaceMix(segment_->salt, offset)) != header.crc) {
     candidate.why = "the checksum does not match";
@@ -116,9 +128,9 @@ Result<uint64_t> Frames::Find(uint64_t from, Expected expected, Candidate* found
       FrameHeader header;
       std::memcpy(&header, block.data() + (at - start), sizeof(header));
       if (!KnownType(header.type)) continue;
-      // Packed, any number of records takes little space.
       const Lsn highest = expected.lsn + (at - expected.offset) / kSmallestFrame + 1;
-      if (header.lsn + 1 < expected.lsn || (header.lsn > highest && !packed)) continue;
+      if (header.lsn + 1 < expected.lsn) continue;
+      if (packed ? !MayBeginPacked(header) : header.lsn > highest) continue;
       *found = TRY(Try(at));
       if (found->good) return at;
       block = TRY(window_.At(start, kScanBytes + sizeof(FrameHeader)));

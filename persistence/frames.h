@@ -59,11 +59,14 @@ class Frames {
   Result<Candidate> Try(uint64_t offset);
   // The next frame at or behind `from` that checks and whose LSN is possible, or the file's end.
   Result<uint64_t> Find(uint64_t from, Expected expected, Candidate* found);
+  // What looking for frames has cost: bytes that were checksummed so far.
+  uint64_t checked_bytes() const { return checked_bytes_; }
   // The end of what is not zero, `from` where nothing is.
   Result<uint64_t> LastWrittenByte(uint64_t from);
 
  private:
   const SegmentInfo* segment_ = nullptr;
+  uint64_t checked_bytes_ = 0;
   Window window_;
 };
 
