@@ -111,6 +111,10 @@ struct Outline {
 
 Status Damaged(const std::string& what) { return Status::Error(what, EBADMSG); }
 
+// Of the file. Anything else (no permission, no descriptor left, a newer format) says nothing of
+// what is in it.
+bool IsDamage(int error) { return error == EBADMSG || error == EIO || error == ENOENT; }
+
 Status DecodeHeader(std::string_view bytes, Outline* outline) {
   const auto header = Get<CheckpointHeader>(bytes);
   if (std::memcmp(header.magic, kCheckpointMagic, sizeof(header.magic)) != 0) {
@@ -522,8 +526,16 @@ Result<std::vector<CheckpointInfo>> ListCheckpoints(Disk& disk, const std::strin
   for (const std::string& name : TRY(disk.List(directory))) {
     if (!CheckpointLsn(name)) continue;
     Outline outline;
-    const auto mapping = OpenOutline(disk, PathIn(directory, name), &outline);
-    if (!mapping.ok()) outline.info.problem = mapping.message();
+    auto mapping = OpenOutline(disk, PathIn(directory, name), &outline);
+    if (!mapping.ok()) {
+      outline = Outline();
+      mapping = OpenOutline(disk, PathIn(directory, name), &outline);  // a hiccup passes
+    }
+    if (!mapping.ok()) {
+      const int error = mapping.system_errno();
+      outline.info.problem = mapping.message();
+      outline.info.unopened_errno = IsDamage(error) ? 0 : error;
+    }
     checkpoints.push_back(std::move(outline.info));
   }
   std::reverse(checkpoints.begin(), checkpoints.end());
@@ -587,6 +599,7 @@ Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::str
       if (info.problem.empty()) ++good;
       continue;
     }
+    if (info.unopened_errno != 0) continue;  // it may be whole
     TRY(disk.Remove(info.path));
     removed.push_back(info.name);
   }

@@ -24,6 +24,9 @@ struct CheckpointInfo {
   std::string name;  // "checkpoint-00000000000000000017.ckpt": the digits are the LSN
   std::string path;
   std::string problem;  // "" = header, index and end are good
+  // Where the problem is not damage: the errno with which it could not be opened, ENOTSUP for a
+  // format that is too new. Whether it is whole nobody knows.
+  int unopened_errno = 0;
 
   Lsn lsn = 0;  // it holds exactly what the records up to this one made
   Identity identity;
@@ -135,9 +138,9 @@ class CheckpointReader {
   virtual Status Verify(const std::function<void(uint64_t)>& progress) = 0;
 };
 
-// Removes all but the newest `keep` good ones of the log, and those with a problem that are older
-// than the oldest one kept; syncs the directory. Returns the names of those that are gone. Those of
-// another log stay, and do not count.
+// Removes all but the newest `keep` good ones of the log, and the damaged ones that are older than
+// the oldest one kept; syncs the directory. Returns the names of those that are gone. Those of
+// another log, and those that could not be opened, stay and do not count.
 Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
                                                       uint64_t log_id, size_t keep);
 

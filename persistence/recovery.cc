@@ -144,6 +144,12 @@ Status Recovery::ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoint
                                "wal.encryption_key_file; nothing was changed",
                            ENOKEY);
     }
+    if (checkpoint.unopened_errno != 0 && !chosen) {
+      // To begin without it would be to throw away what it holds.
+      return Status::Error(
+          "cannot read " + checkpoint.path + ": " + checkpoint.problem + "; nothing was changed",
+          checkpoint.unopened_errno);
+    }
     const std::string problem = other_log  ? kForeignProblem
                                 : !has_key ? "its key is missing"
                                 : chosen   ? checkpoint.problem

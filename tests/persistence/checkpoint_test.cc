@@ -611,6 +611,23 @@ TEST(CheckpointTest, OneBadFileDoesNotHideTheOthers) {
   EXPECT_NE(list[3].problem, "");
 }
 
+// Whatever its age: nobody knows whether it is whole.
+TEST(CheckpointTest, RemovesNoneThatItCouldNotOpen) {
+  SimDisk disk;
+  for (const Lsn lsn : {10, 20, 30}) {
+    ASSERT_EQ(ErrorOf(WriteCheckpoint(disk, lsn, SmallChunks())), "");
+  }
+  const auto remove = [&] {
+    return RemoveOldCheckpoints(disk, kDirectory, Example().identity.log_id, 1).value();
+  };
+  // Both tries of the oldest one, which is listed first.
+  disk.AddFault({.calls = test::kMap, .error = EMFILE});
+  disk.AddFault({.calls = test::kMap, .error = EMFILE});
+  EXPECT_EQ(remove(), std::vector<std::string>{CheckpointName(20)});
+  EXPECT_TRUE(disk.Exists(PathOf(10)));
+  EXPECT_EQ(remove(), std::vector<std::string>{CheckpointName(10)});
+}
+
 TEST(CheckpointTest, KeepsTheNewestGoodOnes) {
   SimDisk disk;
   for (const Lsn lsn : {10, 20, 30, 40}) {

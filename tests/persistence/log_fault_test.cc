@@ -11,10 +11,12 @@
 #include <set>
 #include <thread>
 
+#include "persistence/checkpoint.h"
 #include "persistence/log.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
+#include "utils/crc32c.h"
 
 namespace crab::test {
 namespace {
@@ -281,6 +283,51 @@ TEST(LogStartTest, TellsOfADirectoryThatItMayNotUse) {
       EXPECT_NE(boot.error.find(std::strerror(error)), std::string::npos) << boot.error;
     }
   }
+}
+
+// To go on without a checkpoint that may be whole would be to throw away what it holds.
+TEST(LogStartTest, RefusesToBeginWithoutACheckpointThatItCannotOpen) {
+  SimDisk disk;
+  const wal::Options options = LogOptions(SyncPolicy::kSync);
+  {
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const wal::Lsn last = boot.log->Append(wal::RecordType::kEffect, 3, "before it");
+    boot.log->Kick();
+    ASSERT_TRUE(WaitDurable(*boot.log, last));
+    ASSERT_TRUE(PutCheckpoint(disk, *boot.log, kLogDirectory, last).ok());
+    ASSERT_TRUE(boot.log->Stop().ok());
+  }
+  const std::vector<std::string> paths = disk.Paths();
+  for (const int error : {EACCES, EMFILE, ENOMEM}) {
+    disk.AddFault({.calls = kMap, .error = error, .for_ever = true});
+    Boot refused = BootLog(disk, options);
+    EXPECT_EQ(refused.log, nullptr);
+    EXPECT_EQ(refused.error_number, error) << refused.error;
+    EXPECT_EQ(disk.Paths(), paths);
+    disk.ClearFaults();
+  }
+  const std::string path = std::string(kLogDirectory) + "/" + wal::CheckpointName(1);
+  const std::string whole = disk.Contents(path);
+  std::string newer = whole;
+  constexpr uint32_t kNewerVersion = 3;
+  std::memcpy(newer.data() + offsetof(wal::CheckpointHeader, min_reader_version), &kNewerVersion,
+              sizeof(kNewerVersion));
+  constexpr size_t kCrcAt = offsetof(wal::CheckpointHeader, crc);
+  const uint32_t crc = Crc32c(std::string_view(newer).substr(0, kCrcAt));
+  std::memcpy(newer.data() + kCrcAt, &crc, sizeof(crc));
+  disk.PutFile(path, newer);
+  Boot refused = BootLog(disk, options);
+  EXPECT_EQ(refused.log, nullptr);
+  EXPECT_EQ(refused.error_number, ENOTSUP) << refused.error;
+  EXPECT_EQ(disk.Paths(), paths);
+
+  // A hiccup passes.
+  disk.PutFile(path, whole);
+  disk.AddFault({.calls = kMap, .error = EMFILE});
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  EXPECT_EQ(boot.report.checkpoint_lsn, 1u);
 }
 
 TEST(LogStartTest, RefusesADirectoryThatAnotherServerUses) {
