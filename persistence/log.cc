@@ -9,9 +9,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <utility>
 
 #include "persistence/log_impl.h"
+#include "persistence/places.h"
+#include "persistence/reader.h"
 #include "utils/check.h"
 
 namespace crab::wal {
@@ -120,7 +123,8 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   spares_ = std::make_unique<SpareMaker>(disk_, options_.directory);
   TRY(FindOldSegments());
   TRY(SyncRecovered(recovered));
-  durable_lsn_.store(recovered.last_in_files, std::memory_order_release);
+  TRY(RewriteDoubtful(recovered));
+  durable_lsn_.store(next_lsn_ - 1, std::memory_order_release);
   TRY(SetAsideCheckpoints(recovered));
   if (!options_.after_gap || !recovered.ring_records.empty()) {
     TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
@@ -164,13 +168,132 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   return Status::Ok();
 }
 
-// A process that was killed leaves records in the page cache. They have been applied, and the new
-// epoch will say that they were complete: no power cut may take them any more.
+// What counts as durable here may have been copied into the directory by somebody who did not sync.
 Status LogImpl::SyncRecovered(const Recovered& recovered) {
   for (const std::string& path : recovered.unsealed_paths) {
     auto file = TRY(disk_.Open(path, OpenMode::kReadWrite));
     TRY(file->SyncData());
   }
+  return Status::Ok();
+}
+
+// A process that ended leaves records in the page cache. They are applied, so no power cut may take
+// them any more; and a sync of their file proves nothing: where one has failed before, Linux has
+// told the process that is gone, and counts as written what never reached the disk. So what nothing
+// states to be durable is written anew, into a sealed segment of its own, which is synced before it
+// has its name. Until then nothing has changed, and the next start does it all again.
+Status LogImpl::RewriteDoubtful(Recovered& recovered) {
+  if (!recovered.doubtful) return Status::Ok();
+  const Recovered::Doubtful& doubtful = *recovered.doubtful;
+  const Lsn safe = TRY(FindSafe(doubtful));
+  if (safe >= doubtful.last) return Status::Ok();
+  // A segment that begins where a gap ended and did not say so would undo the gap.
+  const bool gap = doubtful.info.after_gap && safe + 1 == doubtful.info.first_lsn;
+  durable_lsn_.store(gap ? doubtful.info.durable_lsn : safe, std::memory_order_release);
+  // Its records are numbered by shard as they were.
+  const Identity identity = std::exchange(identity_, doubtful.info.identity);
+  const bool by_hashtag = std::exchange(options_.shard_by_hashtag, doubtful.info.shard_by_hashtag);
+  auto made_at = PrepareSegment(epoch_ + 1, safe + 1, gap);
+  identity_ = identity;
+  options_.shard_by_hashtag = by_hashtag;
+  if (!made_at.ok()) return made_at.TakeStatus();
+  Status copied = CopyDoubtful(recovered, safe);
+  if (copied.ok()) {
+    // It ends all later LSNs, those of a void gap's epoch too.
+    next_lsn_ = doubtful.next;
+    return NameSegment(*made_at);
+  }
+  (void)disk_.Remove(*made_at);
+  LeaveSegment();
+  return copied;
+}
+
+// The last record that no failed sync can have taken: of those that are durable all but the ones in
+// the block where they end, for what came behind them was written over that block.
+Result<Lsn> LogImpl::FindSafe(const Recovered::Doubtful& doubtful) {
+  constexpr uint64_t kBlockBytes = 4096;
+  auto reader = Reader::OpenSegment(disk_, doubtful.info, doubtful.last, options_.keys);
+  Lsn safe = doubtful.info.first_lsn - 1;
+  std::deque<std::pair<Lsn, uint64_t>> in_block;  // and where they end
+  for (Frame frame; TRY(reader->Next(&frame));) {
+    if (frame.verdict != Verdict::kGood || !IsRecord(frame.type)) continue;
+    if (frame.lsn > doubtful.durable) break;
+    in_block.emplace_back(frame.lsn, frame.end);
+    const uint64_t block = frame.end / kBlockBytes * kBlockBytes;
+    for (; !in_block.empty() && in_block.front().second <= block; in_block.pop_front()) {
+      safe = in_block.front().first;
+    }
+  }
+  return safe;
+}
+
+// Into the segment that has been prepared; and the plan reads the copies, for the originals may
+// leave the page cache at any time.
+Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe) {
+  const Recovered::Doubtful& doubtful = *recovered.doubtful;
+  recovered.packs |= segment_->packs();
+  const auto places = [&] {
+    return std::make_unique<Places>(std::max(doubtful.info.identity.shard_count, 1u),
+                                    recovered.units);
+  };
+  auto kept_places = places();
+  auto copied_places = places();
+  Lsn last = safe;
+  auto reader = Reader::OpenSegment(disk_, doubtful.info, doubtful.last, options_.keys);
+  for (Frame frame; TRY(reader->Next(&frame));) {
+    if (frame.verdict == Verdict::kCorrupt || frame.verdict == Verdict::kMissing) {
+      if (frame.lost_last <= doubtful.durable) continue;  // found and told before
+      return Status::Error(
+          "cannot read " + doubtful.info.path + " a second time: " + frame.reason + "; start again",
+          EIO);
+    }
+    if (frame.verdict != Verdict::kGood || !IsRecord(frame.type)) continue;
+    const bool counts = recovered.units > 1 && frame.lsn > recovered.checkpoint_lsn;
+    if (frame.lsn <= safe) {
+      if (counts && !doubtful.info.packs()) {
+        kept_places->Add(frame.type, frame.shard, frame.payload, frame.offset);
+      }
+      continue;
+    }
+    FrameHeader header = {};
+    header.length = static_cast<uint32_t>(frame.payload.size());
+    header.lsn = last = frame.lsn;
+    header.type = frame.type;
+    header.flags = frame.flags;
+    header.shard = frame.shard;
+    header.crc = BodyCrc(header, frame.payload);
+    if (counts && !segment_->packs()) {
+      segment_->AddDueIndex(stage_);
+      copied_places->Add(frame.type, frame.shard, frame.payload, segment_->offset());
+    }
+    Stage(header, frame.payload);
+    if (staged_bytes() >= kCopyBytes) TRY(WriteFirst());
+  }
+  if (last < doubtful.last) {
+    return Status::Error("cannot read " + doubtful.info.path + " a second time; start again", EIO);
+  }
+  TRY(StagePack());
+  segment_->AddEnd(stage_, FrameType::kSeal, last, clock_.WallMs());
+  TRY(WriteFirst());
+  (void)segment_->Trim();
+  predecessor_crc_ = segment_->running_crc();
+  kept_places->Finish();
+  copied_places->Finish();
+  Plan& plan = recovered.plan;
+  if (plan.segments.empty()) return Status::Ok();  // nothing is replayed
+  Plan::Segment& kept = plan.segments.back();
+  kept.last = safe;
+  kept.read_through = true;
+  kept.places = std::move(kept_places);
+  if (safe < doubtful.info.first_lsn || safe <= recovered.checkpoint_lsn) plan.segments.pop_back();
+  Plan::Segment& copy = plan.segments.emplace_back();
+  copy.info = segment_->info();
+  copy.info.file_bytes = copy.end = segment_->offset();
+  copy.last = last;
+  copy.records = segment_->records();
+  copy.read_through = true;
+  copy.places = std::move(copied_places);
+  plan.last_number = copy.info.number;
   return Status::Ok();
 }
 

@@ -114,6 +114,9 @@ class LogImpl final : public Log {
   Status CopyTail(File& file, uint64_t begin, uint64_t end, const std::string& path);
   Status SetAsideCheckpoints(const Recovered& recovered);
   Status SyncRecovered(const Recovered& recovered);
+  Status RewriteDoubtful(Recovered& recovered);
+  Result<Lsn> FindSafe(const Recovered::Doubtful& doubtful);
+  Status CopyDoubtful(Recovered& recovered, Lsn safe);
   Status WriteRecovered(const Recovered& recovered);
 
   // --- the writer (log_writer.cc)

@@ -450,7 +450,9 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
   frame->reason = bad.why;
   const SegmentInfo* successor = Successor();
   const Lsn below = successor == nullptr ? ~Lsn{0} : chain_.FirstNeeded(*successor);
-  if (successor != nullptr && expected_ >= below) {
+  // Where a later epoch begins at or before this segment's first LSN, nothing can be lost here.
+  const bool cut_off = segment.first_lsn >= segment.end_lsn;
+  if (successor != nullptr && (cut_off || expected_ >= below)) {
     const uint64_t end = TRY(frames_.LastWrittenByte(offset_));
     frame->bytes = end - offset_;
     frame->verdict = Verdict::kCut;

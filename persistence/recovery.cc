@@ -46,6 +46,7 @@ class Recovery {
   void TakeRecord(const Frame& frame);
   void FinishPlaces();
   void FinishPlan();
+  void FindDoubt();
   Status ReadRing();
   Status TakeSlot(Lsn lsn, bool* stop);
   Status Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
@@ -71,7 +72,8 @@ class Recovery {
   std::vector<Lsn> stated_checkpoints_;  // by their names
   Lsn damaged_checkpoint_lsn_ = 0;       // the highest of them
   uint64_t last_number_ = ~uint64_t{0};
-  uint64_t unsaid_ = 0;  // warnings beyond kWarningsMax
+  uint64_t unsaid_ = 0;      // warnings beyond kWarningsMax
+  Lsn next_before_gap_ = 0;  // next_lsn as it would be without a void gap
   bool stopped_cleanly_ = false;
   bool stopped_early_ = false;            // kPrefix met something bad
   const SegmentInfo* segment_ = nullptr;  // the last one that a frame came from
@@ -89,6 +91,7 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) 
   }
   TRY(ReadSegments());
   TRY(ReadRing());
+  FindDoubt();
   FinishPlan();
   if (!found_.empty && !stopped_cleanly_ && found_.ring == nullptr) {
     Warn("the log was not stopped cleanly and there is no ring from then in " +
@@ -291,6 +294,7 @@ Status Recovery::ReadSegments() {
     found_.plan.last = std::max(found_.plan.last, checkpoint_lsn());
     // LSNs that were durable are not given out again, even where nothing is left of them.
     found_.next_lsn = std::max(found_.next_lsn, reader_->durable_lsn() + 1);
+    next_before_gap_ = found_.next_lsn;
     for (const SegmentInfo& segment : reader_->segments()) {
       if (!segment.gap_void) continue;
       // Its first LSN ends everything from it on.
@@ -410,6 +414,18 @@ void Recovery::FinishPlan() {
   if (!options_.after_gap) return;
   plan = Plan();
   found_.fallbacks.clear();
+}
+
+// Only the segment that was written last: before another one gets its name, all that counts in the
+// ones before it is durable. Where a ring is left nobody saw the sync behind a SEAL or STOP
+// succeed.
+void Recovery::FindDoubt() {
+  if (stopped_early_ || segment_ == nullptr || !segment_->problem.empty()) return;
+  if (sealed_.count(segment_) != 0 && found_.ring == nullptr) return;
+  const Plan::Segment& last = found_.plan.segments.back();
+  if (last.last == 0 || last.last <= checkpoint_lsn()) return;
+  const Lsn next = HasVoidGap() ? next_before_gap_ : found_.last_in_files + 1;
+  found_.doubtful = {last.info, last.last, reader_->durable_lsn(), next};
 }
 
 Result<Plan> Recovery::ReadPlan(const Plan& plan, uint32_t units,

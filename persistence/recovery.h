@@ -80,6 +80,17 @@ struct Recovered {
   std::vector<std::string>
       unsealed_paths;  // of segments that do not say that all in them is durable
 
+  // The last segment, of which a failed sync may have left more in memory than on the disk: its
+  // records above `durable`, and those that share a block with what came behind that, are to be
+  // written anew before anything is said to be durable.
+  struct Doubtful {
+    SegmentInfo info;
+    Lsn last = 0;     // of its records that count
+    Lsn durable = 0;  // the largest LSN that anything states to be durable
+    Lsn next = 0;     // what follows once they are: a gap that was void is undone by that
+  };
+  std::optional<Doubtful> doubtful;
+
   // The last segment: where its good part ends, and bytes behind that to be kept aside.
   std::string last_path;  // "" = none, or not to be touched
   uint64_t last_good_bytes = 0;

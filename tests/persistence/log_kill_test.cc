@@ -177,9 +177,16 @@ class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnE
   std::string live_rings() const { return directory_.path() + "/live"; }
   std::string left_rings() const { return directory_.path() + "/left"; }
 
-  // A call of the kind `fails` fails once, and `directory_failures` times the directory cannot be
-  // synced; then all is well again. The process dies at the n-th call from the first failure on.
-  Left LiveUntilKilled(DiskCall fails, int directory_failures, uint64_t kill_at) {
+  // What goes wrong, beginning with one call.
+  struct Trouble {
+    DiskCall fails;
+    bool for_ever = false;
+    int directory_failures = 0;  // so often the directory cannot be synced either
+  };
+
+  // All is well again behind the trouble, unless it is for ever. The process dies at the n-th call
+  // from the first failure on.
+  Left LiveUntilKilled(const Trouble& trouble, uint64_t kill_at) {
     for (const auto& file : std::filesystem::directory_iterator(live_rings())) {
       std::filesystem::remove(file);
     }
@@ -202,12 +209,12 @@ class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnE
     append(20, 700);  // under `none` some of these leave the ring without being durable
     EXPECT_TRUE(Eventually([&] { return log.written_lsn() >= appended; }));
     append(1, 50);
-    disk.AddFault({.calls = fails, .error = EIO});
-    for (int i = 0; i < directory_failures; ++i) {
+    disk.AddFault({.calls = trouble.fails, .error = EIO, .for_ever = trouble.for_ever});
+    for (int i = 0; i < trouble.directory_failures; ++i) {
       disk.AddFault({.calls = kSyncDirectory, .error = EIO});
     }
     const uint64_t failed_before = disk.failed_calls();
-    uint64_t calls = 0;
+    std::atomic<uint64_t> calls{0};
     std::atomic<bool> killed{false};
     disk.SetWatcher([&] {
       if (disk.failed_calls() == failed_before || ++calls != kill_at) return;
@@ -225,23 +232,85 @@ class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnE
       return log.state() == State::kRunning && log.durable_lsn() >= appended &&
              disk.failed_calls() > failed_before;
     };
-    EXPECT_TRUE(Eventually([&] { return killed || log.resumable() || healed(); }));
+    // A disk that stays broken is tried a few times after it has been given up.
+    const auto given_up = [&] { return trouble.for_ever && calls > 60; };
+    EXPECT_TRUE(Eventually([&] { return killed || log.resumable() || healed() || given_up(); }));
     disk.SetWatcher({});
     return left;
   }
 
-  void Judge(Left& left) {
-    wal::Options options = options_;
-    options.ring_directory = left_rings();
-    options.recovery = wal::RecoveryMode::kStrict;
-    Boot boot = BootLog(*left.disk, options);
-    ASSERT_NE(boot.log, nullptr) << boot.error;
-    for (Lsn lsn = 1; lsn <= left.acknowledged; ++lsn) {
-      ASSERT_EQ(boot.records.count(lsn), 1u)
-          << "LSN " << lsn << " of " << left.acknowledged
-          << " acknowledged ones is gone: " << testing::PrintToString(boot.report.warnings);
+  // The next start finds all that was acknowledged, with the ring; and without one what had been
+  // durable. What it has found no power cut takes any more, whatever of the unsynced it leaves.
+  void Judge(const Left& left, uint64_t turn) {
+    for (const Survivors survivors : kEverySurvivors) {
+      for (const bool has_ring : {true, false}) {
+        // One after the other is enough where the next kill differs by one call.
+        if (!LongTests() && survivors != kEverySurvivors[(turn + has_ring) % 4]) continue;
+        if (!LongTests() && !has_ring && turn % 3 != 0) continue;
+        SCOPED_TRACE(testing::Message() << "survivors " << SurvivorsName(survivors)
+                                        << (has_ring ? "" : ", without the ring"));
+        auto disk = left.disk->Kill({.seed = TestSeed(), .survivors = survivors});
+        Boot boot = BootLog(*disk, RestartOptions(has_ring));
+        ASSERT_NE(boot.log, nullptr) << boot.error;
+        for (Lsn lsn = 1; has_ring && lsn <= left.acknowledged; ++lsn) {
+          ASSERT_EQ(boot.records.count(lsn), 1u)
+              << "LSN " << lsn << " of " << left.acknowledged
+              << " acknowledged ones is gone: " << testing::PrintToString(boot.report.warnings);
+        }
+        ASSERT_GE(boot.log->durable_lsn(), boot.records.rbegin()->first);
+        const auto cut = disk->PowerCut();
+        boot.log.reset();
+        Boot again = BootLog(*cut, RestartOptions(/*has_ring=*/false));
+        ASSERT_NE(again.log, nullptr) << again.error;
+        for (const auto& [lsn, record] : boot.records) {
+          ASSERT_EQ(again.records.count(lsn), 1u) << "a power cut took LSN " << lsn;
+          ASSERT_EQ(again.records[lsn], record);
+        }
+      }
     }
-    boot.log.reset();
+  }
+
+  // The start fails, or its process dies, and another one follows: at each call of the disk.
+  void JudgeRetries(const Left& left) {
+    for (uint64_t nth = 1;; ++nth) {
+      SCOPED_TRACE(testing::Message() << "call " << nth << " of the start fails");
+      const Survivors survivors = kEverySurvivors[nth % 4];
+      auto disk = left.disk->Kill({.seed = TestSeed() + nth, .survivors = survivors});
+      disk->AddFault({.calls = kWrite | kSync | kRename | kSyncDirectory | kTruncate,
+                      .nth = nth,
+                      .error = EIO});
+      const wal::Options options = RestartOptions(/*has_ring=*/true);
+      (void)BootLog(*disk, options);
+      const bool failed = disk->failed_calls() > 0;
+      disk = disk->Kill({.seed = TestSeed() + nth, .survivors = survivors});
+      Boot boot = BootLog(*disk, options);
+      ASSERT_NE(boot.log, nullptr) << boot.error;
+      for (Lsn lsn = 1; lsn <= left.acknowledged; ++lsn) {
+        ASSERT_EQ(boot.records.count(lsn), 1u) << lsn << " of " << left.acknowledged;
+      }
+      const auto cut = disk->PowerCut();
+      boot.log.reset();
+      Boot again = BootLog(*cut, RestartOptions(/*has_ring=*/false));
+      ASSERT_NE(again.log, nullptr) << again.error;
+      for (const auto& [lsn, record] : boot.records) {
+        ASSERT_EQ(again.records.count(lsn), 1u) << "a power cut took LSN " << lsn;
+      }
+      if (!failed) return;
+    }
+  }
+
+  wal::Options RestartOptions(bool has_ring) {
+    const std::string rings = directory_.path() + "/restart";
+    std::filesystem::remove_all(rings);
+    if (has_ring) {
+      std::filesystem::copy(left_rings(), rings);
+    } else {
+      std::filesystem::create_directories(rings);
+    }
+    wal::Options options = options_;
+    options.ring_directory = rings;
+    options.recovery = wal::RecoveryMode::kStrict;
+    return options;
   }
 
   TemporaryDirectory directory_;
@@ -249,20 +318,26 @@ class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnE
 };
 
 TEST_P(LogHealKillTest, LosesNothingAcknowledgedAtAnyCallOfTheDisk) {
+  constexpr Trouble kTroubles[] = {
+      {kSync, false, 0},  {kSync, false, 1},  {kSync, false, 2},  {kSync, false, 5},
+      {kSync, true, 0},   {kWrite, false, 0}, {kWrite, false, 1}, {kWrite, false, 2},
+      {kWrite, false, 5}, {kWrite, true, 0},
+  };
   uint64_t kills = 0;
-  for (const DiskCall fails : {kSync, kWrite}) {
-    for (const int directory_failures : {0, 1, 2, 5}) {
-      for (uint64_t kill_at = 1;; ++kill_at) {
-        SCOPED_TRACE(testing::Message() << (fails == kSync ? "sync" : "write") << " fails, then "
-                                        << directory_failures << " times the directory's, killed "
-                                        << "at call " << kill_at);
-        Left left = LiveUntilKilled(fails, directory_failures, kill_at);
-        if (HasFailure()) return;
-        if (left.disk == nullptr) break;
-        Judge(left);
-        if (HasFailure()) return;
-        ++kills;
-      }
+  for (const Trouble& trouble : kTroubles) {
+    for (uint64_t kill_at = 1;; ++kill_at) {
+      SCOPED_TRACE(testing::Message() << (trouble.fails == kSync ? "sync" : "write") << " fails"
+                                      << (trouble.for_ever ? " for ever" : "") << ", then "
+                                      << trouble.directory_failures
+                                      << " times the directory's, killed at call " << kill_at);
+      const Left left = LiveUntilKilled(trouble, kill_at);
+      if (HasFailure()) return;
+      if (left.disk == nullptr) break;
+      Judge(left, kill_at);
+      if (HasFailure()) return;
+      if (LongTests() || kill_at % 32 == 5) JudgeRetries(left);
+      if (HasFailure()) return;
+      ++kills;
     }
   }
   std::cout << "kills: " << kills << "\n";
