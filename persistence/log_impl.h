@@ -175,9 +175,6 @@ class LogImpl final : public Log {
   Status BeginAfterFailure();
   Status CopyBack(Lsn first, Lsn last);
   Status WriteFirst();
-  Status CopyRecord(const FrameHeader& header, std::string_view payload, Lsn last, Lsn* wanted);
-  Status CopyPack(const FrameHeader& header, std::string_view payload, uint64_t offset, Lsn last,
-                  Lsn* wanted);
   void EnterTrouble(const Status& error);
   void RetryTrouble(int64_t now_us);
   void GiveUpRing();

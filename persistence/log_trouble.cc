@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "persistence/log_impl.h"
+#include "persistence/reader.h"
 #include "utils/log.h"
 
 namespace crab::wal {
@@ -39,6 +40,7 @@ void LogImpl::MeetDiskError(const Status& error, bool sync) {
   }
   if (segment_ != nullptr && named_) {
     failed_ = segment_->info();
+    failed_->file_bytes = segment_->offset();
     // All of it goes into the next file or is given up; what it takes may be what fills the disk.
     if (failed_->first_lsn > written_lsn_.load(std::memory_order_relaxed)) {
       (void)segment_->CutToStart();
@@ -112,59 +114,29 @@ Status LogImpl::BeginAfterFailure() {
 // without an errno: they are not there.
 Status LogImpl::CopyBack(Lsn first, Lsn last) {
   auto file = disk_.Open(failed_->path, OpenMode::kRead);
-  if (!file.ok()) return file.TakeStatus();
-  std::string bytes(TRY(file.value()->Size()), '\0');
-  bytes.resize(TRY(file.value()->ReadAt(0, bytes)));
+  if (!file.ok() && file.system_errno() != EIO && file.system_errno() != ENOENT) {
+    return file.TakeStatus();  // says nothing of what is in it
+  }
+  auto reader = Reader::OpenSegment(disk_, *failed_, last, options_.keys);
   Lsn wanted = first;
-  for (uint64_t at = kSegmentHeaderBytes; wanted <= last;) {
-    FrameHeader header;
-    if (at + sizeof(header) > bytes.size()) break;
-    std::memcpy(&header, bytes.data() + at, sizeof(header));
-    const uint64_t frame_bytes = FrameBytes(header.length);
-    if (header.type == 0 || frame_bytes > bytes.size() - at) break;
-    const std::string_view payload(bytes.data() + at + sizeof(header), header.length);
-    header.crc ^= PlaceMix(failed_->salt, at);
-    if (header.crc != BodyCrc(header, payload)) break;
-    if (header.type == static_cast<uint8_t>(FrameType::kPack)) {
-      TRY(CopyPack(header, payload, at, last, &wanted));
-    } else {
-      TRY(CopyRecord(header, payload, last, &wanted));
-    }
-    at += frame_bytes;
+  for (Frame frame; wanted <= last;) {
+    auto more = reader->Next(&frame);
+    if (!more.ok() || !*more) break;
+    if (frame.verdict != Verdict::kGood || !IsRecord(frame.type) || frame.lsn < wanted) continue;
+    if (frame.lsn > wanted) break;
+    FrameHeader header = {};
+    header.length = static_cast<uint32_t>(frame.payload.size());
+    header.lsn = frame.lsn;
+    header.type = frame.type;
+    header.flags = frame.flags;
+    header.shard = frame.shard;
+    header.crc = BodyCrc(header, frame.payload);
+    Stage(header, frame.payload);
+    ++wanted;
+    if (staged_bytes() >= kStageBytes) TRY(WriteFirst());
   }
   TRY(WriteFirst());
   if (wanted <= last) return Status::Error("the failed segment cannot be read back");
-  return Status::Ok();
-}
-
-Status LogImpl::CopyRecord(const FrameHeader& header, std::string_view payload, Lsn last,
-                           Lsn* wanted) {
-  if (!IsRecord(header.type) || header.lsn != *wanted || *wanted > last) return Status::Ok();
-  Stage(header, payload);
-  ++*wanted;
-  return staged_bytes() >= kStageBytes ? WriteFirst() : Status::Ok();
-}
-
-Status LogImpl::CopyPack(const FrameHeader& header, std::string_view payload, uint64_t offset,
-                         Lsn last, Lsn* wanted) {
-  PackContext context = {failed_->identity.log_id, failed_->number, failed_->salt, offset, {}};
-  if (payload.size() < sizeof(context.payload)) return Status::Ok();
-  std::memcpy(&context.payload, payload.data(), sizeof(context.payload));
-  Codec codec(failed_->compression, options_.keys);
-  std::string scratch;
-  auto unpacked = codec.Unpack(payload.substr(sizeof(context.payload)), context.bytes(),
-                               header.flags, context.payload.plain_bytes, &scratch);
-  // An errno would mean that trying again may help.
-  if (!unpacked.ok()) return Status::Error(std::string(unpacked.message()));
-  for (std::string_view rest = *unpacked; rest.size() >= sizeof(FrameHeader);) {
-    FrameHeader inner;
-    std::memcpy(&inner, rest.data(), sizeof(inner));
-    if (FrameBytes(inner.length) > rest.size()) break;
-    const std::string_view record = rest.substr(sizeof(inner), inner.length);
-    if (inner.crc != BodyCrc(inner, record)) break;
-    TRY(CopyRecord(inner, record, last, wanted));
-    rest.remove_prefix(FrameBytes(inner.length));
-  }
   return Status::Ok();
 }
 

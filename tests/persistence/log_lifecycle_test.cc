@@ -627,6 +627,26 @@ TEST_P(LogPackTest, CopiesPacksOutOfAFailedFile) {
   EXPECT_EQ(promise.Judge(again.records), "");
 }
 
+// What had left the ring and cannot be read back is lost, and told; the log goes on.
+TEST_P(LogPackTest, HealsWhereTheFailedFileCannotBeRead) {
+  SimDisk disk;
+  Promise promise;
+  wal::Options options = PackOptions(SyncPolicy::kNone);
+  options.on_error = wal::OnError::kRefuse;
+  Boot boot = BootLog(disk, options);
+  for (int i = 0; i < 300; ++i) {
+    const Lsn last = promise.Append(*boot.log, 1000);
+    if (i % 20 == 0) {
+      ASSERT_TRUE(Eventually([&] { return boot.log->written_lsn() >= last; }));
+    }
+  }
+  disk.AddFault({.calls = kRead, .error = EIO, .for_ever = true});
+  disk.AddFault({.calls = kSync, .error = EIO});
+  boot.log->RequestSync();
+  ASSERT_TRUE(WaitHealed(*boot.log)) << boot.log->metrics().last_error;
+  EXPECT_EQ(boot.log->metrics().sync_errors, 1u);
+}
+
 TEST_P(LogPackTest, PacksFromTheNextSegmentOn) {
   SimDisk disk;
   wal::Options options = LogOptions(SyncPolicy::kAsync);
