@@ -97,6 +97,12 @@ bool LogImpl::Round(int64_t now_us) {
       MeetDiskError(drained, /*sync=*/false);
       return true;
     }
+    // Under the other policies whoever syncs looks.
+    Status named = policy == SyncPolicy::kNone ? LookForSegment() : Status::Ok();
+    if (!named.ok()) {
+      MeetDiskError(named, /*sync=*/false);
+      return true;
+    }
     if (policy == SyncPolicy::kNone) {
       Free(block_staged_);
       if (next_lsn_ > last) clean_at_us_ = now_us;

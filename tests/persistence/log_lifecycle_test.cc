@@ -15,6 +15,7 @@
 #include <iostream>
 #include <mutex>
 #include <thread>
+#include <tuple>
 
 #include "persistence/checkpoint.h"
 #include "persistence/index.h"
@@ -466,19 +467,21 @@ TEST(LogFullDiskTest, RemovesWhatMayGoBeforeItGivesUp) {
 
 // --- a directory that vanishes -------------------------------------------------------------------
 
-class LogDirectoryTest : public testing::TestWithParam<wal::OnError> {};
+class LogDirectoryTest : public testing::TestWithParam<std::tuple<SyncPolicy, wal::OnError>> {};
 
 TEST_P(LogDirectoryTest, GoesOnInANewOneBehindACheckpoint) {
   std::string root = testing::TempDir() + "/crab-life-XXXXXX";
   ASSERT_NE(mkdtemp(root.data()), nullptr);
-  wal::Options options = SmallSegments(SyncPolicy::kSync);
+  wal::Options options = SmallSegments(std::get<0>(GetParam()));
   options.directory = root + "/wal";
-  options.on_error = GetParam();
+  options.on_error = std::get<1>(GetParam());
   wal::Disk& disk = wal::RealDisk();
   Boot boot = BootLog(disk, options);
   ASSERT_NE(boot.log, nullptr) << boot.error;
   Promise promise;
-  ASSERT_TRUE(WaitDurable(*boot.log, promise.Append(*boot.log, 100)));
+  const Lsn before = promise.Append(*boot.log, 100);
+  boot.log->RequestSync();
+  ASSERT_TRUE(WaitDurable(*boot.log, before));
   std::filesystem::remove_all(options.directory);
   // Noticed within a second of writing, and not made anew by itself.
   ASSERT_TRUE(Eventually([&] {
@@ -497,6 +500,7 @@ TEST_P(LogDirectoryTest, GoesOnInANewOneBehindACheckpoint) {
   boot.log->SetCheckpoint(bridge, bridge);
   ASSERT_TRUE(Eventually([&] { return boot.log->state() == State::kRunning; }));
   const Lsn behind = promise.Append(*boot.log, 100);
+  boot.log->RequestSync();
   ASSERT_TRUE(WaitDurable(*boot.log, behind));
   EXPECT_EQ(BootLog(disk, options).error_number, EWOULDBLOCK);  // locked, as the first one was
   ASSERT_TRUE(boot.log->Stop().ok());
@@ -511,9 +515,13 @@ TEST_P(LogDirectoryTest, GoesOnInANewOneBehindACheckpoint) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Actions, LogDirectoryTest,
-                         testing::Values(wal::OnError::kRefuse, wal::OnError::kDegrade),
+                         testing::Combine(testing::Values(SyncPolicy::kNone, SyncPolicy::kSync),
+                                          testing::Values(wal::OnError::kRefuse,
+                                                          wal::OnError::kDegrade)),
                          [](const auto& param) {
-                           return param.param == wal::OnError::kRefuse ? "Refuse" : "Degrade";
+                           const bool refuses = std::get<1>(param.param) == wal::OnError::kRefuse;
+                           return std::string(PolicyName(std::get<0>(param.param))) +
+                                  (refuses ? "Refuse" : "Degrade");
                          });
 
 // --- packs ---------------------------------------------------------------------------------------
