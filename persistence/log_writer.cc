@@ -97,6 +97,8 @@ bool LogImpl::Round(int64_t now_us) {
       MeetDiskError(drained, /*sync=*/false);
       return true;
     }
+    // Another loop's record was being copied; who asked waits for what is behind it too.
+    if (requested && next_lsn_ <= last) sync_requested_.store(true, std::memory_order_seq_cst);
     // Under the other policies whoever syncs looks.
     Status named = policy == SyncPolicy::kNone ? LookForSegment() : Status::Ok();
     if (!named.ok()) {
