@@ -178,11 +178,10 @@ class Log {
   virtual ~Log() = default;
 
   // Asks for room for records of about `payload_bytes` in all (one command's, or a batch's); false
-  // = no room now: the connection waits for the listener. Never blocks. Every true is answered by
-  // Appends or by ReleaseRoom with the same number; nothing is counted between them, for each loop
-  // is inside one command at a time, and what overshoots goes to the heap.
+  // = no room now: the connection waits for the listener. Never blocks. Nothing
+  // is set aside by it: each loop is inside one command at a time, and what overshoots goes to the
+  // heap.
   virtual bool SecureRoom(size_t payload_bytes) = 0;
-  virtual void ReleaseRoom(size_t payload_bytes) = 0;
 
   // Copies `payload` (above ring/8: onto the heap) and returns the record's LSN. Call it while the
   // shards that the payload changed are held: that makes log order apply order. The record is

@@ -44,7 +44,6 @@ class LogImpl final : public Log {
   Status Start(std::unique_ptr<Backlog>* backlog);
 
   bool SecureRoom(size_t payload_bytes) override;
-  void ReleaseRoom(size_t) override {}
   Lsn Append(RecordType type, uint16_t shard, std::string_view payload) override;
   Lsn AppendOwned(RecordType type, uint16_t shard, std::string payload) override;
   void Kick() override;

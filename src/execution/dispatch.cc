@@ -171,8 +171,6 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
     return Outcome::kRecovering;
   }
   client.last_command = command;
-  size_t room = 0;
-  wal::Log* const log = execution_.log;
   if (command->is_write()) {
     const size_t estimate = PayloadEstimate(args);
     const uint64_t record_bytes_max = execution_.keyspace.options().record_bytes_max;
@@ -182,9 +180,8 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
       if (client.reply_mode != ReplyMode::kOn) Silence(client, out, reply_begin);
       return Outcome::kDone;
     }
-    if (log != nullptr) {
-      room = estimate;
-      if (__builtin_expect(!SecureRoom(room), 0)) return Outcome::kNoRoom;
+    if (execution_.log != nullptr && __builtin_expect(!SecureRoom(estimate), 0)) {
+      return Outcome::kNoRoom;
     }
   }
 
@@ -202,8 +199,6 @@ Dispatcher::Outcome Dispatcher::Run(Client& client, Args args, resp::Reply& repl
       RunExclusive(call);
       break;
   }
-  // Not `log`: CONFIG SET may have switched it, and then the new one owes nothing.
-  if (room != 0 && execution_.log == log) log->ReleaseRoom(room);
   Finish(client, *command, out, reply_begin);
   return Outcome::kDone;
 }
@@ -409,7 +404,6 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
     if (execution_.maxmemory != 0) CountMemory(shard, bytes_before);
     if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
     if (locking) UnlockShard(shard);
-    if (log != nullptr) log->ReleaseRoom(kExpireKeysPerHold * kPayloadOverheadBytes);
     if (removed < kExpireKeysPerHold) {  // else the same shard again: more may be due
       advance();
     } else {
@@ -442,7 +436,6 @@ bool Dispatcher::EvictUntilFits() {
       if (!SecureRoom(kPayloadOverheadBytes)) return true;
     }
     const bool found = EvictBest();
-    if (log != nullptr) log->ReleaseRoom(kPayloadOverheadBytes);
     if (!found) return false;
   }
   return true;

@@ -48,7 +48,6 @@ class FakeLog : public wal::Log {
   // --- what happened ---
   const std::vector<Record>& records() const { return records_; }
   void Forget() { records_.clear(); }
-  int64_t room_secured() const { return room_secured_; }
   uint64_t room_asked() const { return room_asked_; }  // calls of SecureRoom
   uint64_t syncs_requested() const { return syncs_requested_; }
   uint64_t rotations_requested() const { return rotations_requested_; }
@@ -57,14 +56,9 @@ class FakeLog : public wal::Log {
   wal::Lsn oldest_kept() const { return oldest_kept_; }
 
   // --- wal::Log ---
-  bool SecureRoom(size_t payload_bytes) override {
+  bool SecureRoom(size_t) override {
     ++room_asked_;
-    if (!has_room) return false;
-    room_secured_ += static_cast<int64_t>(payload_bytes);
-    return true;
-  }
-  void ReleaseRoom(size_t payload_bytes) override {
-    room_secured_ -= static_cast<int64_t>(payload_bytes);
+    return has_room;
   }
   wal::Lsn AppendOwned(wal::RecordType type, uint16_t shard, std::string payload) override {
     return Append(type, shard, payload);
@@ -120,7 +114,6 @@ class FakeLog : public wal::Log {
  private:
   std::mutex mutex_;
   std::vector<Record> records_;
-  std::atomic<int64_t> room_secured_{0};
   std::atomic<uint64_t> room_asked_{0};
   uint64_t syncs_requested_ = 0;
   uint64_t rotations_requested_ = 0;
