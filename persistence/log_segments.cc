@@ -106,7 +106,8 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
       bytes = kSegmentHeaderBytes;  // zeroes are a comfort that the disk has no room for
       file = MakeZeroedFile(disk_, path, bytes);
     }
-    spare = SpareMaker::Spare{path, TRY(std::move(file)), bytes};
+    if (!file.ok()) return file.TakeStatus();
+    spare = SpareMaker::Spare{path, std::move(file).value(), bytes};
   }
   std::string made_at = std::move(spare->path);
   std::unique_ptr<SegmentWriter> segment;
