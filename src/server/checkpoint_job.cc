@@ -520,7 +520,9 @@ Status CheckpointJob::Publish(wal::CheckpointWriter& writer) {
   if (found.ok()) {
     size_t good = 0;
     for (const wal::CheckpointInfo& info : *found) {
-      if (!info.problem.empty() || info.lsn > order_.lsn || good == order_.kept) continue;
+      if (info.lsn > order_.lsn || good == order_.kept) continue;
+      if (info.unopened_errno != 0) oldest = std::min(oldest, info.lsn);  // it may be whole
+      if (!info.problem.empty()) continue;
       if (info.identity.log_id != log_id) continue;  // put here by somebody, and of no use
       oldest = std::min(oldest, info.lsn);
       ++good;

@@ -746,7 +746,8 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
               std::to_string(fit));
     }
   }
-  if (has("wal-enabled") && loader_ != nullptr) {
+  // Until the loops know that nothing is left to replay: a log that begins now has a cut to make.
+  if (has("wal-enabled") && recovering()) {
     return Config::SetFailed("wal-enabled", "The log is still being replayed");
   }
   // What can fail comes first, and is undone when a later step fails.

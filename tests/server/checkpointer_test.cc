@@ -266,6 +266,28 @@ TEST(CheckpointerTest, KeepsTwoAndRetiresTheSegmentsThatNeitherNeeds) {
   EXPECT_EQ(Files(disk, "checkpoint.tmp").size(), 0u);
 }
 
+// One that could not be opened may be whole, and is nothing without the log behind it.
+TEST(CheckpointerTest, RetiresNothingBehindOneThatItCouldNotOpen) {
+  SimDisk disk;
+  Life life(disk);
+  const auto fill = [&](const std::string& prefix) {
+    for (int i = 0; i < 40; ++i) {
+      ASSERT_EQ(life.Run({"SET", prefix + std::to_string(i), std::string(100 * 1024, 'v')}), "+OK");
+    }
+  };
+  life.BgSave();
+  fill("one");
+  // Both tries of the older one, which is listed first.
+  disk.AddFault({.calls = kMap, .error = EMFILE});
+  disk.AddFault({.calls = kMap, .error = EMFILE});
+  life.BgSave();
+  EXPECT_EQ(life.Number("wal_segments_retired"), 0u);
+  EXPECT_EQ(Files(disk, ".ckpt").size(), 2u);
+  fill("two");
+  life.BgSave();
+  EXPECT_TRUE(Eventually([&] { return life.Number("wal_segments_retired") > 0; }));
+}
+
 TEST(CheckpointerTest, ADamagedOneIsPassedOverForTheOneBeforeIt) {
   SimDisk disk;
   std::string digest;
