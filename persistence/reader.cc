@@ -127,6 +127,11 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
         ++index_;
         continue;
       }
+      if (next.problem == kForeignProblem) {
+        warnings_.push_back(next.name + " was left out: " + next.problem);
+        ++index_;
+        continue;
+      }
       if (EnterSegment(frame)) return true;
       continue;
     }

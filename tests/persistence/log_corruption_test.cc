@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <iostream>
 #include <random>
@@ -599,6 +600,57 @@ TEST(LogCorruptionTest, ASegmentOfAnotherLogTakesNothingWithIt) {
     ASSERT_NE(boot.log, nullptr) << boot.error;
     EXPECT_EQ(boot.report.checkpoint_lsn, checkpoint);
     EXPECT_EQ(boot.identity.log_id, log_id);
+  }
+}
+
+// Nor does it decide how the log ends: what only the ring has follows, in every mode.
+TEST(LogCorruptionTest, ASegmentOfAnotherLogIsNotTheEndOfThisOne) {
+  const Original other = KilledLog();
+  for (const RecoveryMode mode :
+       {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+    SCOPED_TRACE(static_cast<int>(mode));
+    TemporaryDirectory rings;
+    wal::Options options = LogOptions(SyncPolicy::kAsync);
+    options.flush_interval_ms = 600000;
+    options.ring_directory = rings.path() + "/live";
+    std::filesystem::create_directories(options.ring_directory);
+    SimDisk disk;
+    Promise promise;
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    promise.Append(*boot.log, 100);
+    ASSERT_TRUE(boot.log->Stop().ok());
+    boot.log.reset();
+    boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const Lsn durable = promise.Append(*boot.log, 100);
+    boot.log->RequestSync();
+    ASSERT_TRUE(WaitDurable(*boot.log, durable));
+    for (int i = 0; i < 5; ++i) promise.Append(*boot.log, 100);
+    std::filesystem::copy(options.ring_directory, rings.path() + "/left");
+    const auto left = disk.PowerCut();
+    boot.log.reset();
+    left->PutFile(PathOf(9), Renumbered(*other.Disk(), other.files.rbegin()->first, 9));
+
+    options.ring_directory = rings.path() + "/left";
+    options.recovery = mode;
+    boot = BootLog(*left, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records, promise.appended());
+    EXPECT_EQ(boot.report.ring_entries_recovered, 5u);
+    EXPECT_TRUE(boot.report.lost.empty());
+    const bool told =
+        std::any_of(boot.report.warnings.begin(), boot.report.warnings.end(),
+                    [](const auto& text) { return text.find("another log") != text.npos; });
+    EXPECT_TRUE(told);
+    const auto cut = left->PowerCut();
+    boot.log.reset();
+    options.ring_directory = "";
+    boot = BootLog(*cut, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records, promise.appended());
+    EXPECT_TRUE(boot.report.lost.empty());
+    boot.log.reset();
   }
 }
 

@@ -31,19 +31,6 @@ using wal::OnError;
 using wal::State;
 using wal::SyncPolicy;
 
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    char name[] = "/tmp/crabcache-log-XXXXXX";
-    path_ = mkdtemp(name);
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 // The bytes of a record follow from its LSN, so that parent and child need not talk about them.
 std::string PayloadFor(Lsn lsn) {
   size_t bytes = Mix(1, lsn) % 300;

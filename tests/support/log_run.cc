@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
 #include <thread>
 
 #include "persistence/checkpoint.h"
 #include "persistence/segment.h"
 #include "tests/support/seed.h"
+#include "utils/check.h"
 #include "utils/clock.h"
 #include "utils/log.h"
 
@@ -44,6 +48,17 @@ std::string PayloadOf(uint64_t number, size_t bytes) {
 }
 
 }  // namespace
+
+TemporaryDirectory::TemporaryDirectory() {
+  char name[] = "/tmp/crabcache-log-XXXXXX";
+  CHECK(mkdtemp(name) != nullptr);
+  path_ = name;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
 
 wal::Options LogOptions(wal::SyncPolicy policy) {
   wal::Options options;

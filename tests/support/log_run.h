@@ -51,6 +51,20 @@ Boot BootLog(wal::Disk& disk, const wal::Options& options);
 Status PutCheckpoint(wal::Disk& disk, const wal::Log& log, const std::string& directory,
                      wal::Lsn lsn);
 
+// A directory of the machine's own disk, for rings and for logs that are killed. Goes with its
+// owner.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory();
+  ~TemporaryDirectory();
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
 // The promise of a log, over any number of boots.
 class Promise {
  public:
