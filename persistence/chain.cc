@@ -206,9 +206,14 @@ bool Chain::UnreadableBehind(size_t index) const {
 
 Lsn Chain::FirstNeeded(const SegmentInfo& segment) const {
   Lsn needed = segment.first_lsn;
-  for (auto gap = segments_.rbegin(); gap != segments_.rend(); ++gap) {
-    if (!gap->after_gap || !gap->problem.empty() || gap->number > segment.number) continue;
-    if (gap->first_lsn >= needed) needed = std::min(needed, gap->durable_lsn + 1);
+  for (auto before = segments_.rbegin(); before != segments_.rend(); ++before) {
+    if (!before->problem.empty() || before->number > segment.number) continue;
+    // What stands before one that counts is that one's matter.
+    if (before->number < segment.number && before->first_lsn < before->end_lsn) break;
+    // Who begins below the end of a gap had read what it gave up.
+    const bool undone = before->first_lsn > segment.first_lsn;
+    if (!before->after_gap || undone || before->first_lsn < needed) continue;
+    needed = std::min(needed, before->durable_lsn + 1);
   }
   return needed;
 }

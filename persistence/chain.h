@@ -49,7 +49,8 @@ class Chain {
   // tell, but this one was complete when it was made.
   bool UnreadableBehind(size_t index) const;
   // Records below this were complete when the segment was made. Those that a gap gave up, at this
-  // segment or at one that it follows or cuts off, need not be there.
+  // segment or at one wholly cut off right before it, need not be there; but they do where the
+  // segment begins below the gap's end, for then they had been read and the gap is undone.
   Lsn FirstNeeded(const SegmentInfo& segment) const;
   // Index of the last segment that holds the checkpoint's last record or the one behind it; without
   // such a one that of the first.

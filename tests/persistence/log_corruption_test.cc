@@ -727,6 +727,97 @@ TEST(LogCorruptionTest, KnowsAGapWhoseFrameIsDamaged) {
   }
 }
 
+// A start that writes anew what was not synced before a gap undoes the gap: what it gave up counts
+// again, and damage to it is told, also where later segments begin below the gap's end.
+TEST(LogCorruptionTest, TellsOfDamageToWhatAGapHadGivenUpAndAStartTookBack) {
+  SimDisk disk;
+  Promise promise;
+  wal::Options options = LogOptions(SyncPolicy::kAsync);
+  options.flush_interval_ms = 600000;
+  options.on_error = wal::OnError::kDegrade;
+  options.retry_ms = 1;
+  const auto wait = [](const auto& condition) {
+    for (int ms = 0; ms < 5000 && !condition(); ++ms) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ASSERT_TRUE(condition());
+  };
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  Lsn durable = 0, last = 0;
+  for (int i = 0; i < 20; ++i) durable = promise.Append(*boot.log, 500);
+  boot.log->RequestSync();
+  ASSERT_TRUE(WaitDurable(*boot.log, durable));
+  for (int i = 0; i < 20; ++i) last = promise.Append(*boot.log, 500);
+  boot.log->Kick();
+  wait([&] { return boot.log->written_lsn() >= last; });
+  // These reach no file: so the gap ends well above what there is.
+  disk.AddFault({.calls = kWrite | kCreate, .error = ENOSPC, .for_ever = true});
+  for (int i = 0; i < 20; ++i) boot.log->Append(wal::RecordType::kEffect, 1, "given up");
+  boot.log->RequestSync();
+  wait([&] { return boot.log->state() == wal::State::kDegraded; });
+  disk.ClearFaults();
+  wait([&] { return boot.log->resumable(); });
+  const auto killed = disk.Kill();
+  boot.log.reset();
+
+  // It takes them back; and its segments pass the gap's end, one beginning right there.
+  options.recovery = RecoveryMode::kStrict;
+  boot = BootLog(*killed, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  ASSERT_EQ(boot.records, promise.appended());
+  const std::vector<std::string> paths = SegmentPaths(*killed);
+  ASSERT_EQ(paths.size(), 4u);
+  const wal::SegmentInfo gap = HeaderOf(*killed, paths[1]);
+  ASSERT_TRUE(gap.after_gap);
+  ASSERT_EQ(gap.durable_lsn, durable);
+  ASSERT_LE(HeaderOf(*killed, paths[2]).first_lsn, durable + 1);
+  ASSERT_EQ(HeaderOf(*killed, paths[3]).first_lsn, last + 1);
+  ASSERT_LT(last + 1, gap.first_lsn);
+  for (const Lsn until : {last + 3, gap.first_lsn - 1, gap.first_lsn + 2}) {
+    while (boot.log->last_lsn() < until) promise.Append(*boot.log, 50);
+    boot.log->RequestRotate();
+    boot.log->Kick();
+    wait([&] { return boot.log->metrics().sealed_lsn >= until; });
+  }
+  ASSERT_EQ(HeaderOf(*killed, SegmentPaths(*killed)[5]).first_lsn, gap.first_lsn);
+  ASSERT_TRUE(boot.log->Stop().ok());
+  boot.log.reset();
+
+  for (const Lsn bad : {durable + 5, last, last + 2, last + 5}) {
+    SCOPED_TRACE(bad);
+    Records salvaged = promise.appended(), before = promise.appended();
+    salvaged.erase(bad);
+    before.erase(before.find(bad), before.end());
+    for (const RecoveryMode mode :
+         {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+      SCOPED_TRACE(static_cast<int>(mode));
+      options.recovery = mode;
+      auto whole = killed->PowerCut();
+      boot = BootLog(*whole, options);
+      ASSERT_NE(boot.log, nullptr) << boot.error;
+      EXPECT_EQ(boot.records, promise.appended());
+      EXPECT_TRUE(boot.report.lost.empty());
+      boot.log.reset();
+
+      auto hurt = killed->PowerCut();
+      const std::vector<std::string> all = SegmentPaths(*hurt);
+      for (size_t i = 2; i < all.size(); ++i) {
+        const size_t at = hurt->Contents(all[i]).find(promise.appended().at(bad).payload);
+        if (at != std::string::npos) hurt->FlipBit(all[i], at * 8);
+      }
+      boot = BootLog(*hurt, options);
+      ASSERT_EQ(boot.log == nullptr, mode == RecoveryMode::kStrict) << boot.error;
+      if (boot.log == nullptr) continue;
+      EXPECT_EQ(boot.records, mode == RecoveryMode::kPrefix ? before : salvaged);
+      ASSERT_EQ(boot.report.lost.size(), 1u);
+      EXPECT_EQ(boot.report.lost[0].first, bad);
+      EXPECT_EQ(boot.report.lost[0].last, bad);
+      boot.log.reset();
+    }
+  }
+}
+
 // Nothing says any more that the end of a segment was durable, but that another file follows it.
 TEST(LogCorruptionTest, GoesOnInASegmentThatAnUnreadableOneFollows) {
   SimDisk disk;
