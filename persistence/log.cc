@@ -123,7 +123,7 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   spares_ = std::make_unique<SpareMaker>(disk_, options_.directory);
   TRY(FindOldSegments());
   TRY(SyncRecovered(recovered));
-  TRY(RewriteDoubtful(recovered));
+  TRY(RewriteDoubtful(recovered, &report));
   durable_lsn_.store(next_lsn_ - 1, std::memory_order_release);
   TRY(SetAsideCheckpoints(recovered));
   if (!options_.after_gap || !recovered.ring_records.empty()) {
@@ -182,7 +182,7 @@ Status LogImpl::SyncRecovered(const Recovered& recovered) {
 // told the process that is gone, and counts as written what never reached the disk. So what nothing
 // states to be durable is written anew, into a sealed segment of its own, which is synced before it
 // has its name. Until then nothing has changed, and the next start does it all again.
-Status LogImpl::RewriteDoubtful(Recovered& recovered) {
+Status LogImpl::RewriteDoubtful(Recovered& recovered, RecoveryReport* report) {
   if (!recovered.doubtful) return Status::Ok();
   const Recovered::Doubtful& doubtful = *recovered.doubtful;
   const Lsn safe = TRY(FindSafe(doubtful));
@@ -197,7 +197,7 @@ Status LogImpl::RewriteDoubtful(Recovered& recovered) {
   identity_ = identity;
   options_.shard_by_hashtag = by_hashtag;
   if (!made_at.ok()) return made_at.TakeStatus();
-  Status copied = CopyDoubtful(recovered, safe);
+  Status copied = CopyDoubtful(recovered, safe, report);
   if (copied.ok()) {
     // It ends all later LSNs, those of a void gap's epoch too.
     next_lsn_ = doubtful.next;
@@ -209,7 +209,8 @@ Status LogImpl::RewriteDoubtful(Recovered& recovered) {
 }
 
 // The last record that no failed sync can have taken: of those that are durable all but the ones in
-// the block where they end, for what came behind them was written over that block.
+// the block where they end, for what came behind them was written over that block. The last of all
+// where no other can be read.
 Result<Lsn> LogImpl::FindSafe(const Recovered::Doubtful& doubtful) {
   constexpr uint64_t kBlockBytes = 4096;
   auto reader = Reader::OpenSegment(disk_, doubtful.info, doubtful.last, options_.keys);
@@ -217,19 +218,19 @@ Result<Lsn> LogImpl::FindSafe(const Recovered::Doubtful& doubtful) {
   std::deque<std::pair<Lsn, uint64_t>> in_block;  // and where they end
   for (Frame frame; TRY(reader->Next(&frame));) {
     if (frame.verdict != Verdict::kGood || !IsRecord(frame.type)) continue;
-    if (frame.lsn > doubtful.durable) break;
+    if (frame.lsn > doubtful.durable) return safe;
     in_block.emplace_back(frame.lsn, frame.end);
     const uint64_t block = frame.end / kBlockBytes * kBlockBytes;
     for (; !in_block.empty() && in_block.front().second <= block; in_block.pop_front()) {
       safe = in_block.front().first;
     }
   }
-  return safe;
+  return in_block.empty() ? doubtful.last : safe;
 }
 
 // Into the segment that has been prepared; and the plan reads the copies, for the originals may
 // leave the page cache at any time.
-Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe) {
+Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe, RecoveryReport* report) {
   const Recovered::Doubtful& doubtful = *recovered.doubtful;
   recovered.packs |= segment_->packs();
   const auto places = [&] {
@@ -240,12 +241,11 @@ Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe) {
   auto copied_places = places();
   Lsn last = safe;
   auto reader = Reader::OpenSegment(disk_, doubtful.info, doubtful.last, options_.keys);
-  for (Frame frame; TRY(reader->Next(&frame));) {
+  // What stands behind the last one that counts is not looked at again.
+  for (Frame frame; last < doubtful.last && TRY(reader->Next(&frame));) {
     if (frame.verdict == Verdict::kCorrupt || frame.verdict == Verdict::kMissing) {
-      if (frame.lost_last <= doubtful.durable) continue;  // found and told before
-      return Status::Error(
-          "cannot read " + doubtful.info.path + " a second time: " + frame.reason + "; start again",
-          EIO);
+      TRY(NoteLost(recovered, frame, report));
+      continue;
     }
     if (frame.verdict != Verdict::kGood || !IsRecord(frame.type)) continue;
     const bool counts = recovered.units > 1 && frame.lsn > recovered.checkpoint_lsn;
@@ -255,6 +255,7 @@ Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe) {
       }
       continue;
     }
+    if (frame.lsn > last + 1) TRY(StagePack());  // a PACK lacks none of its records
     FrameHeader header = {};
     header.length = static_cast<uint32_t>(frame.payload.size());
     header.lsn = last = frame.lsn;
@@ -269,7 +270,7 @@ Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe) {
     Stage(header, frame.payload);
     if (staged_bytes() >= kCopyBytes) TRY(WriteFirst());
   }
-  if (last < doubtful.last) {
+  if (last == safe) {
     return Status::Error("cannot read " + doubtful.info.path + " a second time; start again", EIO);
   }
   TRY(StagePack());
@@ -294,6 +295,31 @@ Status LogImpl::CopyDoubtful(Recovered& recovered, Lsn safe) {
   copy.read_through = true;
   copy.places = std::move(copied_places);
   plan.last_number = copy.info.number;
+  return Status::Ok();
+}
+
+// Of the doubtful segment. The first look at a sealed one is at its end alone, so that it may be
+// only now that records turn out to be lost; any other one has been read through.
+Status LogImpl::NoteLost(Recovered& recovered, const Frame& frame, RecoveryReport* report) {
+  const Recovered::Doubtful& doubtful = *recovered.doubtful;
+  const Lsn first = std::max(frame.lost_first, recovered.checkpoint_lsn + 1);
+  const auto untold = recovered.lost.Without(first, std::min(frame.lost_last, doubtful.last));
+  if (untold.empty()) return Status::Ok();
+  if (doubtful.read_through) {
+    return Status::Error(
+        "cannot read " + doubtful.info.path + " a second time: " + frame.reason + "; start again",
+        EIO);
+  }
+  const std::string where = doubtful.info.name + " bytes " + std::to_string(frame.offset) + " to " +
+                            std::to_string(frame.offset + frame.bytes);
+  for (const auto& [from, to] : untold) {
+    recovered.lost.Add(from, to);
+    report->NoteLost(from, to, where);
+    if (report->warnings.size() >= kWarningsMax) continue;
+    report->warnings.push_back(where + ": " + frame.reason + "; " + LostText(from, to) +
+                               " lost; going on behind it (the result may be a state that " +
+                               "never was)");
+  }
   return Status::Ok();
 }
 

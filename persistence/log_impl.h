@@ -113,9 +113,10 @@ class LogImpl final : public Log {
   Status CopyTail(File& file, uint64_t begin, uint64_t end, const std::string& path);
   Status SetAsideCheckpoints(const Recovered& recovered);
   Status SyncRecovered(const Recovered& recovered);
-  Status RewriteDoubtful(Recovered& recovered);
+  Status RewriteDoubtful(Recovered& recovered, RecoveryReport* report);
   Result<Lsn> FindSafe(const Recovered::Doubtful& doubtful);
-  Status CopyDoubtful(Recovered& recovered, Lsn safe);
+  Status CopyDoubtful(Recovered& recovered, Lsn safe, RecoveryReport* report);
+  Status NoteLost(Recovered& recovered, const Frame& frame, RecoveryReport* report);
   Status WriteRecovered(const Recovered& recovered);
 
   // --- the writer (log_writer.cc)

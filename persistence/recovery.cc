@@ -425,7 +425,7 @@ void Recovery::FindDoubt() {
   const Plan::Segment& last = found_.plan.segments.back();
   if (last.last == 0 || last.last <= checkpoint_lsn()) return;
   const Lsn next = HasVoidGap() ? next_before_gap_ : found_.last_in_files + 1;
-  found_.doubtful = {last.info, last.last, reader_->durable_lsn(), next};
+  found_.doubtful = {last.info, last.last, reader_->durable_lsn(), next, last.read_through};
 }
 
 Result<Plan> Recovery::ReadPlan(const Plan& plan, uint32_t units,

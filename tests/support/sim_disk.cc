@@ -126,9 +126,14 @@ class SimFile : public wal::File {
   Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
     std::lock_guard lock(disk_->mutex_);
     TRY(disk_->Enter(kRead, path_));
-    const std::string& file = disk_->inodes_[inode_].current;
+    const SimDisk::Inode& inode = disk_->inodes_[inode_];
+    const std::string& file = inode.current;
     if (offset >= file.size()) return size_t{0};
     const size_t size = std::min<uint64_t>(bytes.size(), file.size() - offset);
+    const auto broken = inode.broken_sectors.lower_bound(offset / SimDisk::kSectorBytes);
+    if (broken != inode.broken_sectors.end() && *broken * SimDisk::kSectorBytes < offset + size) {
+      return disk_->Fail(kRead, path_, EIO);
+    }
     std::memcpy(bytes.data(), file.data() + offset, size);
     return size;
   }
@@ -574,6 +579,7 @@ std::unique_ptr<SimDisk> SimDisk::PowerCut(SimDiskOptions next) const {
       file.durable = Survive(before, &before == last_written_, &random);
       file.current = file.durable;
       file.links = before.links;
+      file.broken_sectors = before.broken_sectors;
       file.blocks.assign((file.durable.size() + kBlockBytes - 1) / kBlockBytes, true);
       after.current[name] = inode;
     }
@@ -716,6 +722,14 @@ void SimDisk::ZeroSector(const std::string& path, uint64_t sector) {
   std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(begin),
               std::min<uint64_t>(kSectorBytes, bytes.size() - begin), '\0');
   PutFile(path, std::move(bytes));
+}
+
+void SimDisk::BreakSector(const std::string& path, uint64_t sector) {
+  std::lock_guard lock(mutex_);
+  Inode* inode = FindFile(path);
+  CHECK(inode != nullptr);
+  CHECK_LT(sector * kSectorBytes, inode->current.size());
+  inode->broken_sectors.insert(sector);
 }
 
 void SimDisk::Cut(const std::string& path, uint64_t size) {

@@ -126,6 +126,7 @@ class SimDisk : public wal::Disk {
   void RemoveFile(const std::string& path);
   void FlipBit(const std::string& path, uint64_t bit);
   void ZeroSector(const std::string& path, uint64_t sector);
+  void BreakSector(const std::string& path, uint64_t sector);  // cannot be read any more
   void Cut(const std::string& path, uint64_t bytes);
   void SetLinkCount(const std::string& path, uint64_t links);
 
@@ -152,6 +153,7 @@ class SimDisk : public wal::Disk {
     std::string durable;  // what every power cut leaves
     std::vector<Change> changes;
     std::vector<bool> blocks;  // taken from the capacity
+    std::set<uint64_t> broken_sectors;
     uint64_t links = 1;
     uint32_t openers = 0;
   };

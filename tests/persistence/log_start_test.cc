@@ -1,0 +1,254 @@
+// Starts on what no successful sync covered: damage in it and behind it, and a start that did not
+// get to its end before the next one.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "persistence/backlog.h"
+#include "persistence/log.h"
+#include "persistence/reader.h"
+#include "persistence/record.h"
+#include "persistence/segment.h"
+#include "tests/support/log_run.h"
+#include "tests/support/sim_disk.h"
+
+namespace crab::test {
+namespace {
+
+using wal::Lsn;
+using wal::OnError;
+using wal::RecoveryMode;
+using wal::State;
+using wal::SyncPolicy;
+
+bool Eventually(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return true;
+}
+
+bool IsTold(const wal::RecoveryReport& report, Lsn lsn) {
+  for (const auto& range : report.lost) {
+    if (range.first <= lsn && lsn <= range.last) return true;
+  }
+  return false;
+}
+
+struct Place {
+  uint64_t offset, bytes;
+};
+
+// Where the records of one segment stand.
+std::map<Lsn, Place> PlacesIn(SimDisk& disk, const std::string& path) {
+  std::map<Lsn, Place> places;
+  auto reader = wal::Reader::Open(disk, kLogDirectory);
+  EXPECT_TRUE(reader.ok()) << reader.message();
+  wal::Frame frame;
+  Place pack = {};
+  for (;;) {
+    auto more = (*reader)->Next(&frame);
+    if (!more.ok() || !*more) return places;
+    if (frame.verdict != wal::Verdict::kGood || frame.segment->path != path) continue;
+    if (frame.bytes > 0) pack = {frame.offset, frame.bytes};
+    if (wal::IsRecord(frame.type)) places[frame.lsn] = pack;
+  }
+}
+
+void Damage(SimDisk& disk, const std::string& path, const Place& place) {
+  disk.FlipBit(path, (place.offset + place.bytes / 2) * 8);
+}
+
+// All frames in it, also those of the writer.
+void Overwrite(SimDisk& disk, const std::string& path, uint64_t begin, uint64_t end) {
+  std::string bytes = disk.Contents(path);
+  disk.PutFile(path, bytes.replace(begin, end - begin, end - begin, '?'));
+}
+
+// What a boot found no power cut takes.
+void ExpectDurable(const SimDisk& disk, const Records& records, wal::Options options) {
+  const auto cut = disk.PowerCut();
+  options.recovery = RecoveryMode::kSalvage;
+  options.ring_directory = "";
+  Boot again = BootLog(*cut, options);
+  ASSERT_NE(again.log, nullptr) << again.error;
+  EXPECT_EQ(again.records, records) << testing::PrintToString(again.report.warnings);
+}
+
+class StartTest : public testing::Test {
+ protected:
+  StartTest() {
+    char name[] = "/tmp/crabcache-start-XXXXXX";
+    rings_ = mkdtemp(name);
+    std::filesystem::create_directories(live());
+  }
+  ~StartTest() override { std::filesystem::remove_all(rings_); }
+  std::string live() const { return rings_ + "/live"; }
+  std::string left() const { return rings_ + "/left"; }
+
+  Lsn Append(wal::Log& log, int count, const std::string& payload) {
+    Lsn last = 0;
+    for (int i = 0; i < count; ++i) {
+      last = log.Append(wal::RecordType::kEffect, static_cast<uint16_t>(i % 16), payload);
+      log.Kick();
+      EXPECT_TRUE(
+          Eventually([&] { return log.written_lsn() >= last || log.state() != State::kRunning; }));
+    }
+    return last;
+  }
+  Lsn AppendDurable(wal::Log& log, int count, const std::string& payload) {
+    const Lsn last = Append(log, count, payload);
+    log.RequestSync();
+    EXPECT_TRUE(WaitDurable(log, last));
+    return last;
+  }
+  // As the process' death leaves it; its ring goes to left().
+  std::unique_ptr<SimDisk> Kill(const SimDisk& disk) {
+    std::filesystem::remove_all(left());
+    std::filesystem::copy(live(), left());
+    return disk.Kill();
+  }
+  wal::Options WithRing(wal::Options options) {
+    const std::string rings = rings_ + "/restart";
+    std::filesystem::remove_all(rings);
+    std::filesystem::copy(left(), rings);
+    options.ring_directory = rings;
+    return options;
+  }
+
+  std::string rings_;
+};
+using LogStartDoubtTest = StartTest;
+
+TEST_F(LogStartDoubtTest, SalvagesWhatStandsBeforeABadSector) {
+  wal::Options options = LogOptions(SyncPolicy::kNone);
+  options.max_segment_bytes = 8 << 20;
+  options.recovery = RecoveryMode::kSalvage;
+  SimDisk disk;
+  Boot live = BootLog(disk, options);
+  ASSERT_NE(live.log, nullptr) << live.error;
+  const Lsn durable = AppendDurable(*live.log, 3, "durable");
+  Append(*live.log, 30, std::string(100000, 'x'));
+  auto killed = disk.Kill();
+  const std::string path = SegmentPaths(*killed).back();
+  const uint64_t end = killed->Contents(path).find_last_not_of('\0');
+  killed->BreakSector(path, end / SimDisk::kSectorBytes);
+  Boot boot = BootLog(*killed, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  ASSERT_FALSE(boot.report.lost.empty());
+  EXPECT_EQ(boot.report.lost.front().last, wal::kUnknownLsn);
+  EXPECT_GT(boot.records.size(), durable + 1);
+  EXPECT_EQ(boot.records.size(), boot.records.rbegin()->first);
+  ExpectDurable(*killed, boot.records, options);
+}
+
+TEST_F(LogStartDoubtTest, SalvagesBehindDamageThatReachesBeyondWhatWasDurable) {
+  for (const auto compression : {wal::Compression::kNone, wal::Compression::kLz4}) {
+    SCOPED_TRACE(wal::CompressionName(compression));
+    wal::Options options = LogOptions(SyncPolicy::kNone);
+    options.recovery = RecoveryMode::kSalvage;
+    options.compression = compression;
+    SimDisk disk;
+    Boot live = BootLog(disk, options);
+    ASSERT_NE(live.log, nullptr) << live.error;
+    const Lsn durable = AppendDurable(*live.log, 10, std::string(700, 'd'));
+    const Lsn last = Append(*live.log, 30, std::string(600, 'u'));
+    auto killed = disk.Kill();
+    const std::string path = SegmentPaths(*killed).back();
+    auto places = PlacesIn(*killed, path);
+    ASSERT_EQ(places.size(), last);
+    Overwrite(*killed, path, places[durable - 2].offset,
+              places[durable + 3].offset + places[durable + 3].bytes);
+    Boot boot = BootLog(*killed, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    for (Lsn lsn = 1; lsn <= last; ++lsn) {
+      const bool damaged = lsn >= durable - 2 && lsn <= durable + 3;
+      EXPECT_EQ(boot.records.count(lsn), damaged ? 0u : 1u) << lsn;
+      EXPECT_EQ(IsTold(boot.report, lsn), damaged) << lsn;
+    }
+    ExpectDurable(*killed, boot.records, options);
+  }
+}
+
+// The first look at a sealed segment is at its end alone. All that is damaged in it is told, though
+// it is copied, and though no replay unit by unit would miss it.
+TEST_F(LogStartDoubtTest, TellsOfDamageInASealedSegment) {
+  wal::Options options = LogOptions(SyncPolicy::kNone);
+  options.recovery = RecoveryMode::kSalvage;
+  options.ring_directory = live();
+  SimDisk disk;
+  Boot live_boot = BootLog(disk, options);
+  ASSERT_NE(live_boot.log, nullptr) << live_boot.error;
+  AppendDurable(*live_boot.log, 10, std::string(700, 'd'));
+  const Lsn last = Append(*live_boot.log, 20, std::string(700, 'u'));
+  auto killed = Kill(disk);
+  // The copy gets its name, what should follow does not.
+  wal::Options restart = WithRing(options);
+  killed->AddFault({.calls = kRename, .nth = 2, .error = EIO});
+  ASSERT_EQ(BootLog(*killed, restart).log, nullptr);
+  killed = killed->Kill();
+  const std::string path = SegmentPaths(*killed).back();
+  const auto places = PlacesIn(*killed, path);
+  ASSERT_GT(places.size(), 15u);
+  const Lsn first = places.begin()->first;
+  const std::set<Lsn> cases[] = {{first},    {first + 5, first + 6},   {last},
+                                 {last - 1}, {first, first + 3, last}, {last - 1, last}};
+  for (size_t i = 0; i <= std::size(cases); ++i) {
+    std::set<Lsn> damaged;
+    if (i < std::size(cases)) {
+      damaged = cases[i];
+    } else {
+      for (const auto& [lsn, place] : places) damaged.insert(lsn);
+    }
+    SCOPED_TRACE(testing::PrintToString(damaged));
+    auto hurt = killed->Kill();
+    for (const Lsn lsn : damaged) Damage(*hurt, path, places.at(lsn));
+    restart = WithRing(options);
+    std::set<Lsn> found;
+    Lsn end = 0;
+    {
+      std::unique_ptr<wal::Backlog> backlog;
+      auto log = wal::Log::Open(*hurt, restart, &backlog);
+      ASSERT_TRUE(log.ok()) << log.message();
+      ASSERT_GT(backlog->units(), 1u);
+      for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
+        const Status replayed = backlog->Replay(unit, [&](const wal::Backlog::Part& part) {
+          found.insert(part.lsn);
+          return Status::Ok();
+        });
+        ASSERT_TRUE(replayed.ok()) << replayed.message();
+      }
+      for (Lsn lsn = 1; lsn <= last; ++lsn) {
+        EXPECT_EQ(found.count(lsn), damaged.count(lsn) == 0 ? 1u : 0u) << lsn;
+        EXPECT_EQ(IsTold(backlog->report(), lsn), damaged.count(lsn) != 0) << lsn;
+      }
+      EXPECT_EQ(backlog->report().corrupted_entries, damaged.size());
+      end = (*log)->last_lsn();
+      EXPECT_GE(end, last);
+    }
+    const auto cut = hurt->PowerCut();
+    options.ring_directory = "";
+    Boot again = BootLog(*cut, options);
+    ASSERT_NE(again.log, nullptr) << again.error;
+    for (Lsn lsn = 1; lsn <= last; ++lsn) {
+      EXPECT_EQ(again.records.count(lsn), damaged.count(lsn) == 0 ? 1u : 0u) << lsn;
+      EXPECT_EQ(IsTold(again.report, lsn), damaged.count(lsn) != 0) << lsn;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace crab::test
