@@ -493,7 +493,12 @@ Status Recovery::ReadRing() {
         "the server had been carrying on without the log, for want of a disk that works, when it " +
         std::string("ended: what it changed then is in no log"));
   }
-  if (HasVoidGap()) return Status::Ok();  // what is in it stands behind the gap
+  if (HasVoidGap()) {
+    // What is in it stands behind the gap. The next start must know that too, where this one gets
+    // no further than to a segment that ends the gap.
+    found_.ring_epoch = 0;
+    return Status::Ok();
+  }
   const Lsn freed = header.freed_lsn.load(std::memory_order_acquire);
   if (freed >= found_.next_lsn) {
     TRY(Lost(found_.next_lsn, freed, "the end of the log",

@@ -250,5 +250,52 @@ TEST_F(LogStartDoubtTest, TellsOfDamageInASealedSegment) {
   }
 }
 
+// What stands behind a gap needs the checkpoint from then, in the ring too: however many starts
+// find neither, and at whatever call the first one ends.
+TEST_F(LogStartDoubtTest, NeverReplaysARingFromBehindAVoidGap) {
+  wal::Options options = LogOptions(SyncPolicy::kNone);
+  options.on_error = OnError::kDegrade;
+  options.retry_ms = 1;
+  options.ring_directory = live();
+  SimDisk disk;
+  Boot live_boot = BootLog(disk, options);
+  ASSERT_NE(live_boot.log, nullptr) << live_boot.error;
+  wal::Log& log = *live_boot.log;
+  AppendDurable(log, 5, "before");
+  Append(log, 20, std::string(700, 'u'));
+  disk.AddFault({.calls = kSync, .error = EIO, .for_ever = true});
+  log.RequestSync();
+  ASSERT_TRUE(Eventually([&] { return log.state() == State::kDegraded; }));
+  log.Append(wal::RecordType::kEffect, 3, "dropped");
+  disk.ClearFaults();
+  ASSERT_TRUE(Eventually([&] { return log.resumable(); }));
+  ASSERT_TRUE(log.Resume().ok());
+  Lsn behind = log.Append(wal::RecordType::kEffect, 3, "behind");
+  log.RequestSync();
+  ASSERT_TRUE(Eventually([&] { return log.metrics().synced_lsn >= behind; }));
+  // In the ring alone, or both there and in the page cache.
+  for (int i = 0; i < 10; ++i) behind = log.Append(wal::RecordType::kEffect, 3, "behind");
+  const auto left_disk = Kill(disk);
+
+  bool failed = true;
+  for (uint64_t nth = 1; failed; ++nth) {
+    SCOPED_TRACE(testing::Message() << "call " << nth << " of the start fails");
+    const auto first = left_disk->Kill();
+    std::unique_ptr<SimDisk> second;
+    const wal::Options restart = WithRing(options);
+    first->AddFault({.calls = kChangingCalls, .nth = nth, .error = EIO});
+    {
+      const Boot boot = BootLog(*first, restart);
+      failed = first->failed_calls() > 0;
+      second = first->Kill();
+    }
+    Boot boot = BootLog(*second, restart);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_GE(boot.records.size(), 5u);
+    for (const auto& [lsn, record] : boot.records) ASSERT_NE(record.payload, "behind") << lsn;
+    EXPECT_TRUE(boot.report.lost.empty()) << boot.report.lost.front().where;
+  }
+}
+
 }  // namespace
 }  // namespace crab::test
