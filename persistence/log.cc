@@ -123,9 +123,9 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   spares_ = std::make_unique<SpareMaker>(disk_, options_.directory);
   TRY(FindOldSegments());
   TRY(SyncRecovered(recovered));
+  TRY(SetAsideCheckpoints(recovered));
   TRY(RewriteDoubtful(recovered, &report));
   durable_lsn_.store(next_lsn_ - 1, std::memory_order_release);
-  TRY(SetAsideCheckpoints(recovered));
   if (!options_.after_gap || !recovered.ring_records.empty()) {
     TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
     TRY(WriteRecovered(recovered));

@@ -74,6 +74,7 @@ class Recovery {
   uint64_t last_number_ = ~uint64_t{0};
   uint64_t unsaid_ = 0;      // warnings beyond kWarningsMax
   Lsn next_before_gap_ = 0;  // next_lsn as it would be without a void gap
+  bool ring_left_ = false;   // and of this log's end
   bool stopped_cleanly_ = false;
   bool stopped_early_ = false;            // kPrefix met something bad
   const SegmentInfo* segment_ = nullptr;  // the last one that a frame came from
@@ -247,6 +248,7 @@ void Recovery::FindRing() {
   if (stamped && (epoch == found_.last_epoch || (epoch != 0 && epoch == interrupted_epoch))) {
     found_.ring_epoch = epoch;
     found_.ring = std::move(ring);
+    ring_left_ = true;
     return;
   }
   auto aside = ring->SetAside();
@@ -416,15 +418,15 @@ void Recovery::FinishPlan() {
   found_.fallbacks.clear();
 }
 
-// Only the segment that was written last: before another one gets its name, all that counts in the
-// ones before it is durable. Where a ring is left nobody saw the sync behind a SEAL or STOP
+// Only the last segment that anything is kept of: before another one gets its name, all that counts
+// in the ones before it is durable. Where a ring is left nobody saw the sync behind a SEAL or STOP
 // succeed.
 void Recovery::FindDoubt() {
-  if (stopped_early_ || segment_ == nullptr || !segment_->problem.empty()) return;
-  if (sealed_.count(segment_) != 0 && found_.ring == nullptr) return;
+  if (seen_.empty() || (sealed_.count(seen_.back()) != 0 && !ring_left_)) return;
   const Plan::Segment& last = found_.plan.segments.back();
   if (last.last == 0 || last.last <= checkpoint_lsn()) return;
-  const Lsn next = HasVoidGap() ? next_before_gap_ : found_.last_in_files + 1;
+  const bool undoes_gap = HasVoidGap() && !stopped_early_;
+  const Lsn next = undoes_gap ? next_before_gap_ : found_.last_in_files + 1;
   found_.doubtful = {last.info, last.last, reader_->durable_lsn(), next, last.read_through};
 }
 

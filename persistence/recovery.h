@@ -85,9 +85,9 @@ struct Recovered {
   // written anew before anything is said to be durable.
   struct Doubtful {
     SegmentInfo info;
-    Lsn last = 0;     // of its records that count
-    Lsn durable = 0;  // the largest LSN that anything states to be durable
-    Lsn next = 0;     // what follows once they are: a gap that was void is undone by that
+    Lsn last = 0;               // of its records that count
+    Lsn durable = 0;            // the largest LSN that anything states to be durable
+    Lsn next = 0;               // what follows once they are: a gap that was void is undone by that
     bool read_through = false;  // otherwise only its end has been looked at
   };
   std::optional<Doubtful> doubtful;

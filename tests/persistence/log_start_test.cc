@@ -297,5 +297,66 @@ TEST_F(LogStartDoubtTest, NeverReplaysARingFromBehindAVoidGap) {
   }
 }
 
+// The last segment that holds records is the one in doubt, whatever ends the reading: a ring that
+// is damaged, or a file behind it that is of another log or unreadable.
+TEST_F(LogStartDoubtTest, MakesDurableWhatItKeepsBeforeDamage) {
+  wal::Options options = LogOptions(SyncPolicy::kNone);
+  options.on_error = OnError::kRefuse;
+  options.retry_ms = 1;
+  options.ring_directory = live();
+  SimDisk disk;
+  Boot live_boot = BootLog(disk, options);
+  ASSERT_NE(live_boot.log, nullptr) << live_boot.error;
+  wal::Log& log = *live_boot.log;
+  const Lsn durable = AppendDurable(log, 5, std::string(700, 'd'));
+  const Lsn written = Append(log, 20, std::string(700, 'u'));
+  disk.AddFault({.calls = kSync, .error = EIO, .for_ever = true});
+  log.RequestSync();
+  ASSERT_TRUE(Eventually([&] { return log.state() == State::kRefusing; }));
+  const std::string marked(100, 'R');
+  log.Append(wal::RecordType::kEffect, 3, marked);
+  const auto killed = Kill(disk);
+
+  enum class Ends { kRing, kForeign, kUnreadable };
+  for (const Ends ends : {Ends::kRing, Ends::kForeign, Ends::kUnreadable}) {
+    SCOPED_TRACE(static_cast<int>(ends));
+    auto hurt = killed->Kill();
+    wal::Options restart = WithRing(options);
+    if (ends == Ends::kRing) {
+      restart.recovery = RecoveryMode::kPrefix;
+      for (const auto& file : std::filesystem::directory_iterator(restart.ring_directory)) {
+        std::ifstream in(file.path(), std::ios::binary);
+        std::string bytes((std::istreambuf_iterator<char>(in)), {});
+        in.close();
+        for (size_t at = 0; (at = bytes.find(marked, at)) != std::string::npos; ++at) {
+          std::fstream out(file.path(), std::ios::binary | std::ios::in | std::ios::out);
+          out.seekp(static_cast<std::streamoff>(at));
+          out.put('!');
+        }
+      }
+    } else {
+      restart.recovery = RecoveryMode::kSalvage;
+      restart.ring_directory = "";
+      wal::SegmentInfo stray;
+      stray.format_version = stray.min_reader_version = 1;
+      stray.number = 90;
+      stray.epoch = 1;
+      stray.first_lsn = 1;
+      stray.identity.log_id = 4711;
+      stray.identity.shard_count = 16;
+      std::string bytes = wal::EncodeSegmentHeader(stray);
+      if (ends == Ends::kUnreadable) bytes.assign(bytes.size(), '?');
+      hurt->PutFile(std::string(kLogDirectory) + "/" + wal::SegmentName(90), bytes);
+      // Which of two logs a directory is of, most files say.
+      ASSERT_TRUE(PutCheckpoint(*hurt, log, kLogDirectory, 1).ok());
+    }
+    Boot boot = BootLog(*hurt, restart);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_GT(boot.records.size(), durable);
+    EXPECT_GE(boot.records.rbegin()->first, written);
+    ExpectDurable(*hurt, boot.records, restart);
+  }
+}
+
 }  // namespace
 }  // namespace crab::test
