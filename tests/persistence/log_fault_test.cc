@@ -13,6 +13,7 @@
 
 #include "persistence/checkpoint.h"
 #include "persistence/log.h"
+#include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
@@ -37,16 +38,6 @@ wal::Options FaultOptions(const Scenario& scenario) {
   options.on_error = scenario.on_error;
   options.retry_ms = 1;
   return options;
-}
-
-template <typename Condition>
-bool Eventually(Condition condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(50));
-  }
-  return true;
 }
 
 // One log on one disk, over its boots.

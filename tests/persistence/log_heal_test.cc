@@ -12,6 +12,7 @@
 
 #include "persistence/log.h"
 #include "persistence/reader.h"
+#include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
@@ -26,15 +27,6 @@ using wal::State;
 using wal::SyncPolicy;
 
 constexpr uint64_t kUnlimited = 1ull << 40;
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  return true;
-}
 
 // What `crabcache-wal verify` would call corrupt; "" for a whole log.
 std::string Damage(wal::Disk& disk) {

@@ -19,6 +19,7 @@
 #include <tuple>
 
 #include "persistence/log.h"
+#include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
@@ -135,15 +136,6 @@ INSTANTIATE_TEST_SUITE_P(Policies, LogKillTest,
 
 // --- a kill at each call of a healing log
 // ---------------------------------------------------------
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  return true;
-}
 
 // What a kill leaves: the files, and the ring in a directory of its own.
 struct Left {

@@ -23,6 +23,7 @@
 #include "persistence/reader.h"
 #include "persistence/record.h"
 #include "persistence/segment.h"
+#include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
@@ -37,15 +38,6 @@ using wal::SyncPolicy;
 
 constexpr uint64_t kSegmentBytes = 64 << 10;
 constexpr size_t kRecordBytes = 3000;
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  return true;
-}
 
 wal::Options SmallSegments(SyncPolicy policy) {
   wal::Options options = LogOptions(policy);

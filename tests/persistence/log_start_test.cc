@@ -20,6 +20,7 @@
 #include "persistence/reader.h"
 #include "persistence/record.h"
 #include "persistence/segment.h"
+#include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
 #include "tests/support/sim_disk.h"
 
@@ -31,15 +32,6 @@ using wal::OnError;
 using wal::RecoveryMode;
 using wal::State;
 using wal::SyncPolicy;
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  return true;
-}
 
 bool IsTold(const wal::RecoveryReport& report, Lsn lsn) {
   for (const auto& range : report.lost) {

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/eventually.h"
 #include "tests/support/redis_client.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
@@ -26,15 +27,6 @@ namespace {
 
 constexpr uint64_t kUnlimited = 1ull << 40;
 constexpr char kDirectory[] = "/wal";
-
-bool Eventually(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
-}
 
 // A server on a SimDisk, and a client of it.
 class Life {

@@ -20,6 +20,7 @@
 
 #include "src/config.h"
 #include "src/server/server.h"
+#include "tests/support/eventually.h"
 #include "tests/support/redis_client.h"
 #include "utils/log.h"
 
@@ -59,17 +60,6 @@ inline int FreePort() {
 }
 
 using Arguments = std::vector<std::string>;
-
-// Asks until `condition` holds; false when patience ends.
-template <typename Condition>
-bool Eventually(Condition&& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
 
 // The Config of a command line, without file and environment.
 inline Result<Config> ConfigOf(const Arguments& arguments) {
