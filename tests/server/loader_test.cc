@@ -623,6 +623,29 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesLoadFirst) {
   }
 }
 
+// A server that is started on a thread of its own, and kept in its replay until the gate opens.
+class Starting {
+ public:
+  explicit Starting(Config config)
+      : thread_([this, config = std::move(config)] {
+          auto server = Server::Start(config, wal::RealDisk(), gate_.hook());
+          started_.set_value(server.ok() ? server->get() : nullptr);
+          if (server.ok()) (void)(*server)->Run();
+        }) {}
+  ~Starting() {
+    gate_.Open();
+    Server* const server = started_.get_future().get();
+    if (server != nullptr) server->RequestStop();
+    thread_.join();
+  }
+  Gate& gate() { return gate_; }
+
+ private:
+  Gate gate_;
+  std::promise<Server*> started_;
+  std::thread thread_;
+};
+
 TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
   Fill();
   for (const char* mode : {"prefix", "strict"}) {
@@ -634,14 +657,9 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
          "--wal-enabled", "yes", "--wal-dir", options_.log_directory, "--wal-ring-dir",
          options_.log_directory + "-ring", "--wal-ring-size", "1mb", "--wal-recovery", mode});
     ASSERT_TRUE(config.ok()) << config.message();
-    Gate gate;
-    std::promise<Server*> started;
-    std::thread thread([&] {
-      auto server = Server::Start(*config, wal::RealDisk(), gate.hook());
-      started.set_value(server.ok() ? server->get() : nullptr);
-      if (server.ok()) (void)(*server)->Run();
-    });
-    ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(endpoint.unix_path); }));
+    Starting starting(std::move(*config));
+    // The socket has its name a moment before it listens.
+    ASSERT_TRUE(Eventually([&] { return RedisClient(endpoint).connected(); }));
     RedisClient client(endpoint);
     const std::string loading = "-LOADING Redis is loading the dataset in memory";
     EXPECT_EQ(client.Run({"GET", Key(5)}), loading);
@@ -657,15 +675,13 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
     half.Send("*2\r\n$3\r\nGET\r\n$4\r\nke");
     wrong.Send("*1\r\n!\r\n");
     EXPECT_EQ(wrong.ReadToEnd(), "-ERR Protocol error: expected '$', got '!'\r\n");
-    gate.Open();
+    starting.gate().Open();
     // The connection goes on with the server.
     ASSERT_TRUE(Eventually([&] { return client.Run("PING") == "+PONG"; }));
     EXPECT_EQ(half.ReadToEnd(), "");
     EXPECT_EQ(client.Run({"GET", Key(5)}), "$" + Value(5));
     EXPECT_EQ(Field(client, "loading"), "0");
     EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys));
-    started.get_future().get()->RequestStop();
-    thread.join();
   }
 }
 
