@@ -138,6 +138,7 @@ struct Config {
   bool lazyfree_lazy_server_del = false;
   bool lazyfree_lazy_user_del = false;
   bool lazyfree_lazy_user_flush = false;
+  bool disable_thp = false;
 
   // Encodings.
   int64_t hash_max_listpack_entries = 0;

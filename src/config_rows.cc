@@ -560,8 +560,9 @@ constexpr Row kRows[] = {
         kAccepted,
     Bool("crash-memcheck-enabled", kNowhere, "yes", "Tests the memory before that report.") |
         kAccepted,
-    Bool("disable-thp", kNowhere, "yes", "Switches transparent huge pages off.") | kAtStartOnly |
-        kAccepted,
+    Bool("disable-thp", At<&Config::disable_thp>(), "yes",
+         "Switches transparent huge pages off, but for the time in which the log is replayed.") |
+        kAtStartOnly,
     OneOf("oom-score-adj", kNowhere, kOomAdjustments, "no",
           "Tells the kernel whom to end first when memory is out.") |
         kAccepted,

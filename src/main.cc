@@ -14,6 +14,11 @@
 #include "src/server/server.h"
 #include "utils/log.h"
 
+// What jemalloc reads before main: the heap may have huge pages. Whether it gets them is said by
+// UseHugePages (src/server/memory.h).
+extern "C" const char* malloc_conf;
+const char* malloc_conf = "thp:always";
+
 namespace {
 
 int Fail(std::string_view message) {

@@ -1,6 +1,7 @@
 #include "src/server/memory.h"
 
 #include <malloc.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -63,5 +64,7 @@ const char* AllocatorName() {
   }();
   return name.c_str();
 }
+
+void UseHugePages(bool use) { prctl(PR_SET_THP_DISABLE, use ? 0 : 1, 0, 0, 0); }
 
 }  // namespace crab

@@ -17,4 +17,9 @@ uint64_t AllocatedBytes();
 uint64_t ResidentBytes();     // of the process, from /proc
 const char* AllocatorName();  // "jemalloc-5.3.0", "libc"
 
+// Whether memory that is touched for the first time comes in transparent huge pages, where the
+// system gives them at all; the heap asks for them (malloc_conf in main.cc). What is touched
+// already stays as it is. Of the whole process.
+void UseHugePages(bool use);
+
 }  // namespace crab

@@ -143,6 +143,7 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Lo
       StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(), CommandCommands(),
       ClientCommands(), AdminCommands(), WalCommands()});
   server->world_ = std::make_unique<World>(threads);
+  UseHugePages(!options.disable_thp);
   TRY(server->Listen());  // first: a taken port is found before the log is touched
   if (options.enable_wal && options.wal_recovery != WalRecovery::kSalvage) {
     server->OpenLoadingDoor();
@@ -210,6 +211,9 @@ Status Server::OpenLog(Loader::Hook hook) {
 }
 
 Status Server::BeginLoading() {
+  // Much memory is about to be touched for the first time, and in large pages that costs a fraction
+  // (docs/architecture.md). Afterwards it would be the clients that wait for a large page.
+  UseHugePages(true);
   // The other modes have promised a state that existed, and one unit is all or nothing, as are
   // those that become whole together.
   if (config_.wal_recovery == WalRecovery::kSalvage && loader_->units() > 1 &&
@@ -254,6 +258,7 @@ void Server::EndLoading() {
     recovery_ = std::move(report);
     PutInForce();  // the memory is counted from here on
   });
+  UseHugePages(!config_.disable_thp);
   world_->CloseToGuests();
   recovering_.store(false, std::memory_order_release);
   LogRecovered();
