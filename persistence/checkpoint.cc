@@ -9,6 +9,7 @@
 #include "persistence/index.h"
 #include "persistence/record.h"
 #include "persistence/segment.h"
+#include "utils/allocation.h"
 #include "utils/check.h"
 #include "utils/crc32c.h"
 #include "utils/random.h"
@@ -24,6 +25,7 @@ constexpr char kTemporaryName[] = "checkpoint.tmp";
 constexpr uint32_t kCheckpointMinReader = 2;  // version 1 had none
 // Writes of this size cost a disk hardly more than larger ones.
 constexpr size_t kBufferBytes = 1 << 20;
+static_assert(kBufferBytes % kDirectBytes == 0);
 constexpr uint64_t kSyncBytes = 16 << 20;
 // Plain bytes kept between checking the chunks of some shards and handing them out; beyond it they
 // are unpacked a second time.
@@ -243,8 +245,9 @@ class FileWriter final : public CheckpointWriter {
         info_(std::move(info)),
         salt_(RandomUint64()),
         codec_(info_.compression, std::move(keys)) {
-    buffer_ = EncodeHeader(info_, salt_);
-    offset_ = buffer_.size();
+    const std::string header = EncodeHeader(info_, salt_);
+    static_assert(kCheckpointHeaderBytes < kBufferBytes);
+    CHECK(Put(header).ok());
   }
 
   ~FileWriter() override {
@@ -319,38 +322,44 @@ class FileWriter final : public CheckpointWriter {
   Status Failure() const { return error_.empty() ? Status::Ok() : Status::Error(error_, errno_); }
 
   // A frame around `payload_`.
-  Status AddFrame(const FrameHeader& header) {
+  Status AddFrame(FrameHeader header) {
     const uint32_t body = header.crc;
     running_crc_ = Crc32c(BytesOf(body), running_crc_);
-    const uint64_t bytes = FrameBytes(header.length);
-    if (buffer_.size() + bytes > kBufferBytes) TRY(Flush());
-    if (bytes <= kBufferBytes) {
-      AppendFrame(buffer_, header, payload_, salt_, offset_);
-    } else {  // too large to copy
-      FrameHeader placed = header;
-      placed.crc ^= PlaceMix(salt_, offset_);
-      TRY(WriteOut(offset_, BytesOf(placed)));
-      TRY(WriteOut(offset_ + sizeof(placed), payload_));
-      buffer_.assign(bytes - sizeof(placed) - payload_.size(), '\0');
+    header.crc ^= PlaceMix(salt_, offset_);
+    constexpr char kZeroes[kFrameAlignment] = {};
+    const uint64_t padding_bytes =
+        FrameBytes(header.length) - sizeof(header) - payload_.size();
+    TRY(Put(BytesOf(header)));
+    TRY(Put(payload_));
+    return Put({kZeroes, padding_bytes});
+  }
+
+  Status Put(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const size_t step = std::min(bytes.size(), kBufferBytes - buffered_bytes_);
+      std::memcpy(buffer_.get() + buffered_bytes_, bytes.data(), step);
+      bytes.remove_prefix(step);
+      buffered_bytes_ += step;
+      offset_ += step;
+      if (buffered_bytes_ == kBufferBytes) TRY(Flush());
     }
-    offset_ += bytes;
     return Status::Ok();
   }
 
   Status Flush() {
-    TRY(WriteOut(offset_ - buffer_.size(), buffer_));
-    buffer_.clear();
-    return Status::Ok();
-  }
-
-  Status WriteOut(uint64_t offset, std::string_view bytes) {
-    if (bytes.empty()) return Status::Ok();
-    TRY(Keep(file_->WriteAt(offset, bytes)));
+    if (buffered_bytes_ == 0) return Status::Ok();
+    const std::string_view bytes{buffer_.get(), buffered_bytes_};
+    TRY(Keep(file_->WriteAt(offset_ - bytes.size(), bytes)));
+    buffered_bytes_ = 0;
     unsynced_bytes_ += bytes.size();
     if (unsynced_bytes_ < kSyncBytes) return Status::Ok();
     unsynced_bytes_ = 0;
     return Keep(file_->SyncData());
   }
+
+  struct AlignedDeleter {
+    void operator()(char* memory) const { ReleaseAligned(memory); }
+  };
 
   Disk& disk_;
   const std::string directory_;
@@ -359,9 +368,12 @@ class FileWriter final : public CheckpointWriter {
   const uint64_t salt_;
   Codec codec_;
   IndexBuilder index_;
-  std::string buffer_;   // the last bytes before offset_, not yet written
+  // The last bytes before offset_, not yet written; where they go is a multiple of its size.
+  const std::unique_ptr<char, AlignedDeleter> buffer_{
+      static_cast<char*>(AllocateAligned(kBufferBytes, kDirectBytes))};
+  size_t buffered_bytes_ = 0;
   std::string payload_;  // of the frame that is being made
-  uint64_t offset_ = 0;  // where the next frame goes
+  uint64_t offset_ = 0;  // where the next byte goes
   uint64_t unsynced_bytes_ = 0;
   uint32_t running_crc_ = 0;
   bool finished_ = false;
@@ -550,7 +562,7 @@ Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::Create(
   if (!removed.ok() && removed.system_errno() != ENOENT) {
     return Status::Error(std::string(removed.message()), removed.system_errno());
   }
-  std::unique_ptr<File> file = TRY(disk.Open(temporary, OpenMode::kCreate));
+  std::unique_ptr<File> file = TRY(disk.Open(temporary, OpenMode::kCreateDirect));
   CheckpointInfo made;
   made.name = CheckpointName(info.lsn);
   made.path = PathIn(directory, made.name);

@@ -49,13 +49,19 @@ class RealMapping final : public Mapping {
 
 class RealFile final : public File {
  public:
-  RealFile(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
+  RealFile(int fd, std::string path, bool direct)
+      : fd_(fd), path_(std::move(path)), may_be_direct_(direct), direct_(direct) {}
   ~RealFile() override { close(fd_); }
 
   Status WriteAt(uint64_t offset, std::string_view bytes) override {
     while (!bytes.empty()) {
+      TRY(SetDirect(may_be_direct_ && IsAligned(offset, bytes)));
       const ssize_t done = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (done < 0 && errno == EINTR) continue;
+      if (done < 0 && errno == EINVAL && direct_) {
+        may_be_direct_ = false;  // it wants larger multiples, or cannot do it for this file after all
+        continue;
+      }
       if (done < 0) return SystemError("write", path_, errno);
       if (done == 0) return SystemError("write", path_, EIO);
       offset += static_cast<uint64_t>(done);
@@ -65,6 +71,7 @@ class RealFile final : public File {
   }
 
   Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
+    TRY(SetDirect(false));
     size_t total = 0;
     while (total < bytes.size()) {
       const ssize_t done = pread(fd_, bytes.data() + total, bytes.size() - total,
@@ -108,8 +115,22 @@ class RealFile final : public File {
   }
 
  private:
+  static bool IsAligned(uint64_t offset, std::string_view bytes) {
+    const auto address = reinterpret_cast<uintptr_t>(bytes.data());
+    return (address | offset | bytes.size()) % kDirectBytes == 0;
+  }
+
+  Status SetDirect(bool direct) {
+    if (direct == direct_) return Status::Ok();
+    if (fcntl(fd_, F_SETFL, direct ? O_DIRECT : 0) != 0) return SystemError("change", path_, errno);
+    direct_ = direct;
+    return Status::Ok();
+  }
+
   const int fd_;
   const std::string path_;
+  bool may_be_direct_;  // some writes go past the page cache:
+  bool direct_;         // those that are made now
 };
 
 class RealLock final : public DirectoryLock {
@@ -133,12 +154,15 @@ class MachineDisk final : public Disk {
         flags |= O_RDWR;
         break;
       case OpenMode::kCreate:
+      case OpenMode::kCreateDirect:
         flags |= O_RDWR | O_CREAT | O_EXCL;
         break;
     }
     const int fd = open(path.c_str(), flags, 0600);
-    if (fd < 0) return SystemError(mode == OpenMode::kCreate ? "create" : "open", path, errno);
-    return std::unique_ptr<File>(std::make_unique<RealFile>(fd, path));
+    if (fd < 0) return SystemError((flags & O_CREAT) != 0 ? "create" : "open", path, errno);
+    // Not every file system knows it.
+    const bool direct = mode == OpenMode::kCreateDirect && fcntl(fd, F_SETFL, O_DIRECT) == 0;
+    return std::unique_ptr<File>(std::make_unique<RealFile>(fd, path, direct));
   }
 
   Result<std::vector<std::string>> List(const std::string& directory) override {

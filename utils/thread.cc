@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -30,6 +32,8 @@ Status PinThread(int core) {
   }
   return Status::Error("cannot pin a thread: there is no core " + std::to_string(core));
 }
+
+void LowerThreadPriority() { setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 10); }
 
 int UsableCores() {
   cpu_set_t usable;

@@ -14,6 +14,10 @@ void SetThreadName(const char* name);
 // leaves it where it was.
 Status PinThread(int core);
 
+// For work that may take longer where others want the core: the calling thread gives way to those
+// of the usual priority, and still gets a tenth or so of the time (setpriority(2), nice 10).
+void LowerThreadPriority();
+
 // How many cores this process may use: what a container was given, not what the machine has.
 int UsableCores();
 

@@ -332,6 +332,7 @@ void CheckpointJob::StartThread() {
 
 void CheckpointJob::Work() {
   SetThreadName("checkpoint");
+  LowerThreadPriority();  // the loops come first
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     work_.wait_for(lock, 1s, [this] { return stopping_ || phase_ == Phase::kWriting; });

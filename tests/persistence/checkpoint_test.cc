@@ -4,10 +4,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -715,6 +719,75 @@ TEST(CheckpointTest, IsWholeOrNotThereWhereverTheCrashFalls) {
     }
   }
   std::cout << "crash points: " << crash_points << "\n";
+}
+
+// The body of a large one goes past the page cache, its end does not; on a file system that has
+// nothing but memory all of it is the same.
+TEST(CheckpointTest, WritesPastThePageCacheWhatItCan) {
+  for (const char* parent : {"/tmp", "/dev/shm"}) {
+    SCOPED_TRACE(parent);
+    std::string name = std::string(parent) + "/crab-checkpoint-XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    std::map<uint16_t, std::string> expected;
+    std::string path;
+    {
+      const auto writer =
+          CheckpointWriter::Create(RealDisk(), name, Example(), Compression::kNone, nullptr)
+              .value();
+      std::mt19937_64 random(TestSeed());
+      for (uint16_t shard = 0; shard < 20; ++shard) {
+        std::string effects(1 + random() % 500'000, static_cast<char>('a' + shard));
+        ASSERT_EQ(ErrorOf(writer->Add(shard, effects, 1)), "");
+        expected[shard] = std::move(effects);
+      }
+      ASSERT_EQ(ErrorOf(writer->Finish()), "");
+      ASSERT_EQ(ErrorOf(writer->Publish()), "");
+      path = writer->info().path;
+      EXPECT_EQ(std::filesystem::file_size(path), writer->bytes());
+    }
+    const auto reader = CheckpointReader::Open(RealDisk(), path, nullptr).value();
+    EXPECT_EQ(ErrorOf(reader->Verify({})), "");
+    std::map<uint16_t, std::string> found;
+    EXPECT_EQ(ErrorOf(reader->ForEachChunk(0, reader->info().identity.shard_count,
+                                           [&](uint16_t shard, std::string_view effects) {
+                                             found[shard] = effects;
+                                             return Status::Ok();
+                                           })),
+              "");
+    EXPECT_TRUE(found == expected);
+    std::filesystem::remove_all(name);
+  }
+}
+
+TEST(DiskTest, WritesOfAnyPlaceAndSizeReachAFileThatIsWrittenDirectly) {
+  char name[] = "/tmp/crab-direct-XXXXXX";
+  ASSERT_NE(mkdtemp(name), nullptr);
+  const std::string path = std::string(name) + "/file";
+  const auto free_it = [](char* memory) { std::free(memory); };
+  constexpr size_t kBytes = 1 << 20;
+  const std::unique_ptr<char, decltype(free_it)> memory(
+      static_cast<char*>(std::aligned_alloc(kDirectBytes, kBytes)), free_it);
+  std::string expected(2 * kBytes, '\0');
+  std::mt19937_64 random(TestSeed());
+  auto file = RealDisk().Open(path, OpenMode::kCreateDirect).value();
+  EXPECT_EQ(RealDisk().Open(path, OpenMode::kCreateDirect).system_errno(), EEXIST);
+  ASSERT_EQ(ErrorOf(file->WriteAt(0, expected)), "");
+  for (int i = 0; i < 200; ++i) {
+    for (size_t at = 0; at < kBytes; at += 512) memory.get()[at] = static_cast<char>(random());
+    const size_t unit = i % 3 == 0 ? 1 : kDirectBytes;
+    const size_t begin = random() % (kBytes / 2 / unit) * unit;
+    const size_t size = random() % (kBytes / 2 / unit) * unit;
+    const size_t offset = random() % (kBytes / unit) * unit;
+    const std::string_view bytes{memory.get() + begin, size};
+    ASSERT_EQ(ErrorOf(file->WriteAt(offset, bytes)), "");
+    expected.replace(offset, size, bytes);
+  }
+  ASSERT_EQ(ErrorOf(file->SyncData()), "");
+  std::string found(expected.size() + 1, '\0');
+  EXPECT_EQ(file->ReadAt(0, found).value(), expected.size());
+  found.pop_back();
+  EXPECT_TRUE(found == expected);
+  std::filesystem::remove_all(name);
 }
 
 TEST(CheckpointTest, WorksOnTheMachinesDisk) {

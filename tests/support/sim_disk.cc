@@ -370,7 +370,7 @@ void SimDisk::ApplyNames(const NameChange& change, Names* names) {
 
 Result<std::unique_ptr<wal::File>> SimDisk::Open(const std::string& path, wal::OpenMode mode) {
   std::lock_guard lock(mutex_);
-  const bool creates = mode == wal::OpenMode::kCreate;
+  const bool creates = mode == wal::OpenMode::kCreate || mode == wal::OpenMode::kCreateDirect;
   Status status = Enter(creates ? kCreate : kOpen, path);
   if (!status.ok() && !(creates && crash_happens_now_)) return status;
   Directory* directory = FindDirectory(DirectoryOf(path));
