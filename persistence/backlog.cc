@@ -3,6 +3,11 @@
 // or by a list from having read it through. Every record is checked right before it is applied.
 // Logs with PACKs: backlog_turns.cc.
 //
+// Those who replay all of the log do it stage by stage: the records of one unit stand far apart, and
+// in a log of a gigabyte each of them is a page that neither the TLB nor a cache knows. A stage is
+// as small as a few megabytes, and its pages are visited by one unit after the other. A client that
+// waits has its unit replayed to the end at once.
+//
 // What does not check: a chunk costs time, for the unit goes on with the older checkpoint and the
 // records since; an INDEX frame likewise, for its segment is read through; a record is lost, and
 // its segment is read through once to tell which one that was.
@@ -51,8 +56,33 @@ LogBacklog::LogBacklog(Disk& disk, const Options& options, Recovered& recovered,
     ring_places_.Add(record.header.type, record.header.shard, record.payload, i * kFrameAlignment);
   }
   ring_places_.Finish();
-  if (by_turns_) unit_states_.resize(units_);
+  unit_states_.resize(units_);
+  CutStages(plan);
   levels_.push_back(MakeLevel(std::move(recovered.plan)));
+}
+
+void LogBacklog::CutStages(const Plan& plan) {
+  uint64_t segment_bytes = 0, records = 0;
+  for (const Plan::Segment& segment : plan.segments) {
+    if (segment.read_through) continue;  // how many it has is not stated
+    segment_bytes += segment.end - kSegmentHeaderBytes;
+    records += segment.records;
+  }
+  const uint64_t record_bytes = records == 0 ? 0 : segment_bytes / records;
+  const uint64_t window =
+      options_.stage_bytes != 0
+          ? options_.stage_bytes
+          : std::max(kStageBytesMin, kStageRecordsPerUnit * units_ * record_bytes);
+  uint64_t bytes = plan.checkpoint ? plan.checkpoint->file_bytes : 0;
+  uint64_t next = bytes + window;
+  for (const Plan::Segment& segment : plan.segments) {
+    const uint64_t end = bytes + segment.end - kSegmentHeaderBytes;
+    for (; next < end && units_ > 1; next += window) {
+      stages_.push_back({segment.info.number, kSegmentHeaderBytes + next - bytes, next});
+    }
+    bytes = end;
+  }
+  stages_.push_back({~uint64_t{0}, ~uint64_t{0}, total_bytes_});
 }
 
 std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
@@ -166,8 +196,8 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
   }
   source.bytes = source.mapping->bytes().substr(
       0, std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end));
-  source.blocks =
-      std::vector<std::atomic<bool>>((source.bytes.size() + kBlockBytes - 1) / kBlockBytes);
+  source.blocks = std::vector<std::atomic<Source::Block>>(
+      (source.bytes.size() + kBlockBytes - 1) / kBlockBytes);
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
     auto places = std::make_unique<Places>(std::max(info.identity.shard_count, 1u), units_);
@@ -199,8 +229,9 @@ bool LogBacklog::ReadIndexes(Source& source) {
       }
     }
     records += view->records();
-    before = std::exchange(offset, view->previous());
-    source.indexes.push_back(std::move(*view));
+    before = offset;
+    offset = view->previous();
+    source.indexes.push_back({before, std::move(*view)});
   }
   std::reverse(source.indexes.begin(), source.indexes.end());
   return records == source.segment.records;
@@ -234,15 +265,15 @@ Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offse
                   "a record that is there could not be read when it was its turn");
 }
 
-// The unit's records in this segment, in their order.
-Status LogBacklog::FindOffsets(Source& source, Call& call) {
+Status LogBacklog::FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call) {
   call.offsets.clear();
   if (source.segment.places != nullptr) {
-    source.segment.places->Offsets(call.unit, &call.offsets);
+    if (std::exchange(*done, 1) == 0) source.segment.places->Offsets(call.unit, &call.offsets);
     return Status::Ok();
   }
   const uint64_t shards = source.segment.info.identity.shard_count;
-  for (const IndexView& index : source.indexes) {
+  for (; *done < source.indexes.size() && source.indexes[*done].offset < end; ++*done) {
+    const IndexView& index = source.indexes[*done].view;
     const size_t begin = call.offsets.size();
     int lists = 0;
     const auto add = [&](uint16_t shard) -> Status {
@@ -275,15 +306,23 @@ void LogBacklog::RememberChecked(const Source& source, uint64_t offset) {
   checked_.insert({source.segment.info.number, offset});
 }
 
-Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call) {
+Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
+                                Call& call) {
   TRY(Prepare(source, checkpoint_lsn));
-  TRY(FindOffsets(source, call));
+  TRY(FindOffsets(source, end, done, call));
   const std::vector<uint64_t>& offsets = call.offsets;
   const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
+  const auto prefetch = [&](size_t i) {
+    if (i < offsets.size()) PrefetchRecord(source.bytes.data() + offsets[i]);
+  };
+  const auto tell = [&](size_t i) {
+    if (i < offsets.size() && call.ahead) call.ahead(source.Peek(offsets[i]));
+  };
+  for (size_t i = 0; i < kPrefetchAhead; ++i) prefetch(i);
+  for (size_t i = 0; i < kTellAhead; ++i) tell(i);
   for (size_t i = 0; i < offsets.size(); ++i) {
-    if (i + kPrefetchAhead < offsets.size()) {
-      PrefetchRecord(source.bytes.data() + offsets[i + kPrefetchAhead]);
-    }
+    prefetch(i + kPrefetchAhead);
+    tell(i + kTellAhead);
     const uint64_t offset = offsets[i];
     FrameHeader header = {};
     std::string_view payload;
@@ -404,25 +443,49 @@ void LogBacklog::ApplyTxn(const FrameHeader& header, std::string_view payload, u
 
 // --- replaying -----------------------------------------------------------------------------------
 
-Status LogBacklog::Replay(uint32_t unit, const Apply& apply) {
-  CHECK_LT(unit, units_);
-  Call call{.unit = unit, .apply = apply};
-  if (by_turns_) return ReplayTurn(&unit_states_[unit], call);
-  Level* level = TRY(ReplayChunksOf(call));
+Result<bool> LogBacklog::Replay(const Piece& piece, const Apply& apply, const Ahead& ahead) {
+  CHECK_LT(piece.unit, units_);
+  Call call{.unit = piece.unit, .apply = apply, .ahead = ahead};
+  UnitState& state = unit_states_[piece.unit];
+  if (by_turns_) {
+    TRY(ReplayTurn(&state, call));
+    return false;
+  }
+  const bool whole = piece.stage >= stages_.size() - 1;
+  const Stage& stage = whole ? stages_.back() : stages_[piece.stage];
+  if (stage.bytes < state.bytes) return false;  // further than that already
+  if (state.level == nullptr) state.level = TRY(ReplayChunksOf(call));
   if (units_ == 1) {
-    TRY(ForEachRecord(*level, [&](const FrameHeader& header, std::string_view payload, bool ring) {
+    const auto take = [&](const FrameHeader& header, std::string_view payload, bool ring) {
       const uint64_t before = call.tally.recovered;
       ApplyRecordOf(header, payload, /*shard_count=*/1, call);
       if (ring) call.tally.of_ring += call.tally.recovered - before;
-    }));
+    };
+    TRY(ForEachRecord(*state.level, take));
   } else {
-    for (const auto& source : level->sources) {
-      TRY(ReplaySource(*source, level->plan.checkpoint_lsn(), call));
-    }
-    ReplayRing(level->plan, call);
-    done_bytes_.fetch_add(total_bytes_ / units_, std::memory_order_relaxed);
+    TRY(ReplayStage(stage, &state, call));
+    if (whole) ReplayRing(state.level->plan, call);
+    done_bytes_.fetch_add((stage.bytes - state.bytes) / units_, std::memory_order_relaxed);
+    state.bytes = stage.bytes;
   }
-  Finish(call.tally, 1);
+  Finish(call.tally, whole ? 1 : 0);
+  return whole;
+}
+
+// A unit for which an older checkpoint had to serve has more segments, all older than the others'.
+Status LogBacklog::ReplayStage(const Stage& stage, UnitState* state, Call& call) {
+  const Level& level = *state->level;
+  call.checkpoint_lsn = level.plan.checkpoint_lsn();
+  call.last_lsn = state->last_lsn;
+  for (; state->source < level.sources.size(); ++state->source, state->done_of_source = 0) {
+    Source& source = *level.sources[state->source];
+    const uint64_t number = source.segment.info.number;
+    if (number > stage.segment_number) break;
+    const uint64_t end = number < stage.segment_number ? ~uint64_t{0} : stage.offset;
+    TRY(ReplaySource(source, call.checkpoint_lsn, end, &state->done_of_source, call));
+    if (number == stage.segment_number) break;
+  }
+  state->last_lsn = call.last_lsn;
   return Status::Ok();
 }
 
@@ -436,10 +499,12 @@ Result<Level*> LogBacklog::ReplayChunksOf(Call& call) {
   return level;
 }
 
-Result<bool> LogBacklog::NextUnit(uint32_t* unit) {
-  if (by_turns_) return NextUnitOfTurn(unit);
-  *unit = next_unit_.fetch_add(1, std::memory_order_relaxed);
-  return *unit < units_;
+Result<bool> LogBacklog::NextPiece(Piece* piece) {
+  if (by_turns_) return NextPieceOfTurn(piece);
+  const uint64_t number = next_piece_.fetch_add(1, std::memory_order_relaxed);
+  piece->unit = static_cast<uint32_t>(number % units_);
+  piece->stage = static_cast<uint32_t>(number / units_);
+  return number < units_ * stages_.size();
 }
 
 Status LogBacklog::ReplayInOrder(const std::function<Status(const RecordView&)>& apply) {

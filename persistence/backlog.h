@@ -4,10 +4,11 @@
 //
 // A unit is a range of the key's hash (its top bits): all shards of all shard counts in use are
 // unions or parts of units, so units can be replayed in any order and by several threads; within a
-// unit records come in LSN order. Where records stand in PACKs, each of which holds those of many
-// units, the order is not free: the log is replayed window by window, and in each of them unit by
-// unit.
-// Synchronized: different units may be replayed at once, each only once (a window).
+// unit records come in LSN order. A unit need not be replayed in one go: the log is cut into stages,
+// windows that follow each other, so that those who replay all of it go through it once from its
+// beginning to its end, and not once for every unit. Where records stand in PACKs, each of which
+// holds those of many units, all units must go through it so.
+// Synchronized: different units may be replayed at once, each by one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -36,12 +37,23 @@ class Backlog {
   // An error means that the record could not be applied: counted as skipped, its text a warning.
   using Apply = std::function<Status(const Part&)>;
 
+  // Told of the beginning of a payload that will be applied a few records later, so that what it is
+  // about can be on its way from memory by then. Nothing there has been checked yet.
+  using Ahead = std::function<void(std::string_view payload)>;
+
+  // A unit, up to the end of a stage.
+  struct Piece {
+    uint32_t unit = 0;
+    uint32_t stage = kLastStage;
+  };
+  static constexpr uint32_t kLastStage = ~uint32_t{0};  // of however many: all of the log
+
   virtual ~Backlog() = default;
 
   // A power of two, at most Options::shard_count, so that the caller's shards are parts of units; 1
   // where the log can only be replayed as a whole, in order.
   virtual uint32_t units() const = 0;
-  // Each unit may be replayed at any time, all of it at once. Otherwise only as NextUnit says.
+  // Each unit may be replayed at any time, as far as is wanted. Otherwise only as NextPiece says.
   virtual bool any_order() const = 0;
   // Nothing is to be replayed: a new log.
   virtual bool empty() const = 0;
@@ -49,17 +61,18 @@ class Backlog {
   virtual uint64_t total_bytes() const = 0;
   virtual uint64_t done_bytes() const = 0;
 
-  // The unit that the calling thread is to replay next; false: none is left. In any order each
-  // comes once, and it may be replayed already for those who asked for it. Otherwise each comes
-  // once in every window: the call takes part in unpacking the next one, or waits for those who are
-  // replaying this one. So whoever has been given a unit replays it; and when none is left all are
-  // replayed. An error is one of Replay, on whatever thread.
-  virtual Result<bool> NextUnit(uint32_t* unit) = 0;
+  // What the calling thread is to replay next; false: nothing is left. Each unit comes once in every
+  // stage, also where somebody has replayed more of it already. Not in any order: the call takes
+  // part in unpacking the next window, or waits for those who are replaying this one; so whoever has
+  // been given a piece replays it, and when none is left all is replayed. An error is one of Replay,
+  // on whatever thread.
+  virtual Result<bool> NextPiece(Piece* piece) = 0;
 
-  // Replays one unit (in any order), or what the window has of it. What does not check is never
-  // applied; the report names it. An error is for the operator: the data cannot be had at all (a
-  // disk that does not read, and no older copy).
-  virtual Status Replay(uint32_t unit, const Apply& apply) = 0;
+  // Replays what is left of the unit up to the end of the stage (not in any order: what the window
+  // has of it). True: the unit is whole; only in any order. What does not check is never applied;
+  // the report names it. An error is for the operator: the data cannot be had at all (a disk that
+  // does not read, and no older copy), and the unit is not to be replayed further.
+  virtual Result<bool> Replay(const Piece& piece, const Apply& apply, const Ahead& ahead = {}) = 0;
 
   // Every record in LSN order, whole, as a RecordView: for prefix and strict, for tests and tools.
   // Instead of Replay, not beside it. Checkpoint chunks come first, as kEffect records of LSN X.

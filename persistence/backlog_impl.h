@@ -32,11 +32,18 @@
 namespace crab::wal {
 
 // Brought into memory in one go. The first unit of all meets every block of the log, and is the one
-// that somebody waits for.
-constexpr uint64_t kBlockBytes = uint64_t{64} << 10;
+// that somebody waits for: to map a block takes some microseconds, however small it is.
+constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
+// A stage has at least so many bytes, about what INDEX frames are apart, and so many records for each
+// unit: what a unit costs beside its records (its lock, its places in the index, the first look at
+// its table) is shared by as many.
+constexpr uint64_t kStageBytesMin = uint64_t{4} << 20;
+constexpr uint64_t kStageRecordsPerUnit = 64;
 // Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
-// are asked for ahead of the one being applied, each by its first lines.
+// are asked for ahead of the one being applied, each by its first lines; and of one that is so near
+// that they have come, what it is about.
 constexpr size_t kPrefetchAhead = 12;
+constexpr size_t kTellAhead = 6;
 constexpr size_t kCacheLine = 64;
 inline void PrefetchRecord(const char* record) {
   __builtin_prefetch(record);
@@ -64,8 +71,14 @@ struct Source {
   // Constant once prepared.
   std::unique_ptr<Mapping> mapping;
   std::string_view bytes;
-  std::vector<IndexView> indexes;         // oldest first; empty where segment.places tells
-  std::vector<std::atomic<bool>> blocks;  // that are in memory
+  struct Index {
+    uint64_t offset;  // of its frame; the records that it tells of stand before it
+    IndexView view;
+  };
+  std::vector<Index> indexes;             // oldest first; empty where segment.places tells
+  // Whether they are in memory, or not to be had in one go.
+  enum class Block : uint8_t { kUnknown, kLoaded, kDamaged };
+  std::vector<std::atomic<Block>> blocks;
 
   Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
 
@@ -73,14 +86,33 @@ struct Source {
   bool Load(uint64_t offset, uint64_t count) {
     const uint64_t last = (offset + count - 1) / kBlockBytes;
     for (uint64_t block = offset / kBlockBytes; block <= last; ++block) {
-      if (blocks[block].load(std::memory_order_acquire)) [[likely]]
+      Block state = blocks[block].load(std::memory_order_acquire);
+      if (state == Block::kLoaded) [[likely]]
         continue;
-      const uint64_t start = block * kBlockBytes;
-      const uint64_t size = std::min(kBlockBytes, bytes.size() - start);
-      if (!mapping->Load(start, size).ok() && !mapping->Load(start, size).ok()) return false;
-      blocks[block].store(true, std::memory_order_release);
+      if (state == Block::kUnknown) {
+        const uint64_t start = block * kBlockBytes;
+        const uint64_t size = std::min(kBlockBytes, bytes.size() - start);
+        state = mapping->Load(start, size).ok() ? Block::kLoaded : Block::kDamaged;
+        blocks[block].store(state, std::memory_order_release);
+      }
+      // Beside the pages that the disk does not give there are good ones; and a hiccup passes.
+      if (state == Block::kDamaged) return mapping->Load(offset, count).ok();
     }
     return true;
+  }
+
+  // The first bytes of the payload of the record at an offset, as far as they are in memory.
+  std::string_view Peek(uint64_t offset) const {
+    constexpr uint64_t kPeekedBytes = 2 * kCacheLine;
+    if (offset + kPeekedBytes > bytes.size()) return {};
+    if (blocks[offset / kBlockBytes].load(std::memory_order_acquire) != Block::kLoaded ||
+        offset / kBlockBytes != (offset + kPeekedBytes - 1) / kBlockBytes) {
+      return {};
+    }
+    FrameHeader header;
+    std::memcpy(&header, bytes.data() + offset, sizeof(header));
+    return bytes.substr(offset + sizeof(header),
+                        std::min<uint64_t>(header.length, kPeekedBytes - sizeof(header)));
   }
 
   // The frame at an offset; false: none checks there.
@@ -119,8 +151,8 @@ class LogBacklog final : public Backlog {
   uint64_t done_bytes() const override {
     return std::min(done_bytes_.load(std::memory_order_relaxed), total_bytes_);
   }
-  Result<bool> NextUnit(uint32_t* unit) override;
-  Status Replay(uint32_t unit, const Apply& apply) override;
+  Result<bool> NextPiece(Piece* piece) override;
+  Result<bool> Replay(const Piece& piece, const Apply& apply, const Ahead& ahead) override;
   Status ReplayInOrder(const std::function<Status(const RecordView&)>& apply) override;
   RecoveryReport report() const override;
 
@@ -129,6 +161,7 @@ class LogBacklog final : public Backlog {
   struct Call {
     uint32_t unit;
     const Apply& apply;
+    const Ahead& ahead;
     Tally tally = {};
     Lsn checkpoint_lsn = 0;  // of the unit's checkpoint: records above it are applied
     Lsn last_lsn = 0;        // of the records so far
@@ -136,10 +169,21 @@ class LogBacklog final : public Backlog {
     std::vector<TxnPart> parts = {};
     std::string joined = {};
   };
-  // How far a unit of a log with PACKs has come.
+  // How far a unit has come. Its replayer's.
   struct UnitState {
-    Level* level = nullptr;
+    Level* level = nullptr;  // null: not begun
     Lsn last_lsn = 0;
+    // In any order: the source it is at, and how many of its INDEX frames are done, or whether its
+    // places are; and of all bytes those that are behind it.
+    size_t source = 0;
+    size_t done_of_source = 0;
+    uint64_t bytes = 0;
+  };
+  // Where a stage ends: at this offset of this segment.
+  struct Stage {
+    uint64_t segment_number;
+    uint64_t offset;
+    uint64_t bytes;  // of the log up to here
   };
   // What all units replay before the next turn begins.
   struct Turn {
@@ -163,8 +207,12 @@ class LogBacklog final : public Backlog {
   bool ReadIndexes(Source& source);
   Status ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places);
   Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before);
-  Status FindOffsets(Source& source, Call& call);
-  Status ReplaySource(Source& source, Lsn checkpoint_lsn, Call& call);
+  void CutStages(const Plan& plan);
+  Status ReplayStage(const Stage& stage, UnitState* state, Call& call);
+  // The unit's records that INDEX frames before `end` tell of, from the one numbered *done on, in
+  // their order; *done is set to the first one that is left.
+  Status FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call);
+  Status ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
   void ReplayRing(const Plan& plan, Call& call);
   void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
                      Call& call);
@@ -180,7 +228,7 @@ class LogBacklog final : public Backlog {
   void Finish(const Tally& tally, uint32_t units);
 
   // backlog_turns.cc
-  Result<bool> NextUnitOfTurn(uint32_t* unit);
+  Result<bool> NextPieceOfTurn(Piece* piece);
   Status ReplayTurn(UnitState* state, Call& call);
   void ReplayBundle(const Bundle& bundle, Call& call);
   Status UnpackMore(std::unique_lock<std::mutex>& lock);
@@ -209,14 +257,15 @@ class LogBacklog final : public Backlog {
   std::mutex checked_mutex_;
   std::set<std::pair<uint64_t, uint64_t>> checked_;  // segment number, offset
 
-  std::atomic<uint32_t> next_unit_{0};  // in any order
+  std::vector<UnitState> unit_states_;
+  std::vector<Stage> stages_;            // constant; in any order
+  std::atomic<uint64_t> next_piece_{0};  // likewise: the number of those that have been given out
 
-  // Of a log with PACKs. `turn_` is constant while units are left in it, and each unit's state its
-  // replayer's; the rest is under turn_mutex_.
+  // Of a log with PACKs. `turn_` is constant while units are left in it; the rest is under
+  // turn_mutex_.
   std::mutex turn_mutex_;
   std::condition_variable turn_changed_;
   Turn turn_;
-  std::vector<UnitState> unit_states_;
   uint32_t turn_next_ = 0;  // unit of the turn to be given out
   uint32_t turn_left_ = 0;  // units of the turn that are not through
   bool begun_ = false, ring_begun_ = false, ended_ = false;

@@ -13,13 +13,13 @@
 
 namespace crab::wal {
 
-Result<bool> LogBacklog::NextUnitOfTurn(uint32_t* unit) {
+Result<bool> LogBacklog::NextPieceOfTurn(Piece* piece) {
   std::unique_lock lock(turn_mutex_);
   for (;;) {
     if (!turn_error_.empty()) return Status::Error(turn_error_, turn_errno_);
     if (ended_) return false;
     if (turn_next_ < units_ && turn_left_ > 0) {
-      *unit = turn_next_++;
+      piece->unit = turn_next_++;
       return true;
     }
     Status status = Status::Ok();
@@ -127,7 +127,8 @@ Status LogBacklog::ReplayTurn(UnitState* state, Call& call) {
     call.checkpoint_lsn = state->level->plan.checkpoint_lsn();
     call.last_lsn = state->last_lsn;
     for (Source* source : turn_.sources) {
-      TRY(ReplaySource(*source, deepest_->plan.checkpoint_lsn(), call));
+      size_t done = 0;
+      TRY(ReplaySource(*source, deepest_->plan.checkpoint_lsn(), ~uint64_t{0}, &done, call));
     }
     for (const Bundle& bundle : turn_.bundles) ReplayBundle(bundle, call);
     if (turn_.ring) ReplayRing(deepest_->plan, call);

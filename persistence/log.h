@@ -65,6 +65,8 @@ struct Options {
   // Of a log with PACKs: what a replay holds unpacked, about. One half is replayed while the other
   // is unpacked.
   uint64_t unpacked_bytes_max = 64 << 20;
+  // Of any other: how much of it all units replay before they go on; 0: as suits its records.
+  uint64_t stage_bytes = 0;
   uint64_t keep_segments = 0;  // segments retained that no checkpoint needs
   uint64_t keep_ms = 0;        // likewise, those sealed within this time
   // Begins behind a gap, as after a time without the log: what is in the directory is not recovered

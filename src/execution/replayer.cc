@@ -121,6 +121,19 @@ Status Replayer::Replay(std::string_view effects, ShardRange shards) {
   return Status::Ok();
 }
 
+void Replayer::Prefetch(std::string_view payload, ShardRange shards) const {
+  constexpr size_t kHeadBytes = 3;  // database, effect and number of arguments, where all are small
+  if (payload.size() <= kHeadBytes || payload[0] < 0) return;
+  const char* at = payload.data() + kHeadBytes;
+  std::string_view key;
+  if (!TakeBytes(&at, payload.data() + payload.size(), &key)) return;
+  const uint64_t hash = keyspace_.Hash(key);
+  const uint32_t shard = keyspace_.ShardOf(key, hash);
+  if (shard < shards.first || shard >= shards.end) return;
+  const Table* const table = keyspace_.shard(shard).FindTable(static_cast<uint32_t>(payload[0]));
+  if (table != nullptr) table->Prefetch(hash);
+}
+
 Status Replayer::Begin(uint32_t db, std::string_view key, std::string_view name,
                        ShardRange shards) {
   view_.Begin(db, /*now_ms=*/0, /*no_touch=*/true);

@@ -31,6 +31,9 @@ class Replayer {
   // is an error, and a broadcast is applied to these shards alone. What stood before the effect
   // that an error names has been applied.
   Status Replay(std::string_view effects, ShardRange shards);
+  // Asks the memory for what the first effect of a payload is about to look at. Any bytes will do:
+  // what is no effect, or one of other shards than those at hand, is passed over.
+  void Prefetch(std::string_view payload, ShardRange shards) const;
   // Whether Replay could, of effects of any shards: each is known, its arguments and its database
   // suit. What ran atomically is asked before a part of it is replayed.
   Status Check(std::string_view effects);

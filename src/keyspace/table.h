@@ -92,6 +92,10 @@ class Table {
     }
     return {};
   }
+  // Asks the memory for the bucket of a key that will be looked for.
+  void Prefetch(uint64_t hash) const {
+    if (bucket_count_ > 0) __builtin_prefetch(BucketOf(hash));
+  }
   // Where this very entry is; CHECKs that it is here.
   Place Locate(uint64_t hash, const Entry* entry) const;
 

@@ -95,12 +95,13 @@ LoadProgress Loader::ProgressNow() const {
 void Loader::Work(int worker) {
   SetThreadName(("loader-" + std::to_string(worker)).c_str());
   const int guest = world_.loops() + worker;
-  for (uint32_t unit = 0; !stopping_ && !failed_ && NextUnit(&unit);) {
-    if (done_[unit]) continue;
-    if (hook_) hook_(unit);
-    // OUT between two units: who wants the world waits for one at most.
+  LowerThreadPriority();  // clients that ask meanwhile come first
+  for (wal::Backlog::Piece piece; !stopping_ && !failed_ && NextPiece(&piece);) {
+    if (done_[piece.unit]) continue;
+    if (hook_) hook_(piece.unit);
+    // OUT between two pieces: who wants the world waits for one at most.
     world_.Enter(guest);
-    ReplayUnit(unit, *replayers_[guest]);
+    ReplayPiece(piece, *replayers_[guest]);
     world_.Exit(guest);
   }
   {
@@ -127,14 +128,14 @@ void Loader::ReleaseBacklog() {
 bool Loader::Load(uint32_t shard, int loop) {
   const uint32_t unit = shard / shards_per_unit_;
   if (done_[unit].load(std::memory_order_acquire)) return true;
-  if (any_order_) return ReplayUnit(unit, *replayers_[loop]);
+  if (any_order_) return ReplayPiece({unit}, *replayers_[loop]);
   // Nobody is served before all is there; who asks nevertheless takes part in it.
-  for (uint32_t next = 0; NextUnit(&next);) ReplayUnit(next, *replayers_[loop]);
+  for (wal::Backlog::Piece next; NextPiece(&next);) ReplayPiece(next, *replayers_[loop]);
   return done_[unit];
 }
 
-bool Loader::NextUnit(uint32_t* unit) {
-  auto next = backlog_->NextUnit(unit);
+bool Loader::NextPiece(wal::Backlog::Piece* piece) {
+  auto next = backlog_->NextPiece(piece);
   if (!next.ok()) {
     Fail(next.TakeStatus());
     return false;
@@ -159,15 +160,17 @@ void Loader::Fail(const Status& status) {
   if (error_.empty()) error_ = status.message();
 }
 
-bool Loader::ReplayUnit(uint32_t unit, Replayer& replayer) {
+bool Loader::ReplayPiece(const wal::Backlog::Piece& piece, Replayer& replayer) {
+  const uint32_t unit = piece.unit;
   const ShardRange shards{unit * shards_per_unit_, (unit + 1) * shards_per_unit_};
   for (uint32_t i = shards.first; i < shards.end; ++i) LockShard(keyspace_.shard(i));
   if (!done_[unit] && !failed_) {
-    Status status = backlog_->Replay(
-        unit, [&](const wal::Backlog::Part& part) { return Apply(part, replayer, shards); });
-    if (!status.ok()) {
-      Fail(status);
-    } else if (any_order_) {
+    auto whole = backlog_->Replay(
+        piece, [&](const wal::Backlog::Part& part) { return Apply(part, replayer, shards); },
+        [&](std::string_view payload) { replayer.Prefetch(payload, shards); });
+    if (!whole.ok()) {
+      Fail(whole.TakeStatus());
+    } else if (*whole) {
       SetDone(unit);
     }
   }

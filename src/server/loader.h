@@ -1,7 +1,7 @@
 // Loader: replays what the log holds into the keyspace while the server already serves (DESIGN §7).
-// Threads of its own go through the units of the backlog in order; a command that needs data of a
-// unit that none has reached has its loop replay that unit first. Where the backlog does not allow
-// any order, all units are whole at once, in the end.
+// Threads of its own go through the backlog, stage by stage and in each through its units; a command
+// that needs data of a unit that is not whole yet has its loop replay what is left of it first.
+// Where the backlog does not allow any order, all units are whole at once, in the end.
 //
 // Who replays a unit holds all its shards meanwhile and is IN, a loop as itself and a worker as a
 // guest of the world. So whether a unit is done is decided under its shards' locks, and whoever
@@ -38,7 +38,7 @@ struct LoadProgress {
 
 class Loader final : public ShardLoader {
  public:
-  // Called by a worker that is about to replay a unit and holds nothing yet. Tests keep workers
+  // Called by a worker that is about to replay some of a unit and holds nothing yet. Tests keep workers
   // waiting in it.
   using Hook = std::function<void(uint32_t unit)>;
 
@@ -58,7 +58,7 @@ class Loader final : public ShardLoader {
   void Start(std::function<void()> on_end);
   // False: they were not through within this time.
   bool WaitFor(int64_t timeout_ms);
-  // The workers end with the unit that they are at; returns when they have.
+  // The workers end with what they are at; returns when they have.
   void Stop();
 
   // Why no more is loaded; OK while nothing has failed. Final once the workers are through.
@@ -75,12 +75,12 @@ class Loader final : public ShardLoader {
   void Work(int worker);
   // Everything has been replayed: lets go of the log's files, which takes a while.
   void ReleaseBacklog();
-  // The next unit to be replayed; false: none is left, or it failed.
-  bool NextUnit(uint32_t* unit);
+  // What is to be replayed next; false: nothing is left, or it failed.
+  bool NextPiece(wal::Backlog::Piece* piece);
   void SetDone(uint32_t unit);
   void Fail(const Status& status);
   // False: it failed, or the unit is not whole yet.
-  bool ReplayUnit(uint32_t unit, Replayer& replayer);
+  bool ReplayPiece(const wal::Backlog::Piece& piece, Replayer& replayer);
   Status Apply(const wal::Backlog::Part& part, Replayer& replayer, ShardRange shards);
   // Whether all of a transaction suits, this unit's part of which is to be applied.
   Status CheckWhole(const wal::Backlog::Part& part, Replayer& replayer);

@@ -207,12 +207,12 @@ void CheckBacklog(wal::Disk& disk, const Sample& sample, bool only_written,
   }
   const auto backlog = wal::MakeBacklog(disk, options, *recovered, report, 0);
   std::vector<Lsn> last_lsns(backlog->units(), 0);
-  for (uint32_t unit = 0;;) {
-    const auto next = backlog->NextUnit(&unit);
+  for (wal::Backlog::Piece piece;;) {
+    const auto next = backlog->NextPiece(&piece);
     CHECK(next.ok() || !next.message().empty());
     if (!next.ok() || !*next) break;
-    Lsn& last = last_lsns[unit];
-    const Status replayed = backlog->Replay(unit, [&](const wal::Backlog::Part& part) -> Status {
+    Lsn& last = last_lsns[piece.unit];
+    const auto replayed = backlog->Replay(piece, [&](const wal::Backlog::Part& part) -> Status {
       const std::string_view payload = part.whole.empty() ? part.payload : part.whole;
       if (part.of_checkpoint) {
         CHECK(last == 0 || last == part.lsn);

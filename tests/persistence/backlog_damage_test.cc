@@ -180,7 +180,7 @@ TEST(BacklogDamageTest, ACheckpointThatIsGoneWhileItIsAppliedEndsTheReplay) {
   auto log = wal::Log::Open(*made.disk, options, &backlog);
   ASSERT_TRUE(log.ok()) << log.message();
   int parts = 0;
-  const Status replayed = backlog->Replay(0, [&](const Backlog::Part& part) {
+  const auto replayed = backlog->Replay({0}, [&](const Backlog::Part& part) {
     EXPECT_TRUE(part.of_checkpoint);
     if (parts++ == 0) made.disk->AddFault({.calls = kMap, .nth = 1, .error = EIO});
     return Status::Ok();
@@ -371,7 +371,7 @@ TEST(BacklogDamageTest, BeginsAnewBehindACheckpointWhoseSegmentsAreGone) {
     EXPECT_FALSE(start == 0 && backlog->report().warnings.empty());
     uint64_t chunks = 0, records = 0;
     for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
-      const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
+      const auto replayed = backlog->Replay({unit}, [&](const Backlog::Part& part) {
         ++(part.of_checkpoint ? chunks : records);
         return Status::Ok();
       });

@@ -17,6 +17,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <string>
 #include <string_view>
@@ -208,35 +209,48 @@ inline Found FindByUnits(SimDisk& disk, const wal::Options& options, uint64_t se
   }
   found.units = backlog->units();
   found.any_order = backlog->any_order();
-  std::vector<uint32_t> order(found.units);
-  for (uint32_t unit = 0; unit < found.units; ++unit) order[unit] = unit;
-  std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
-  std::atomic<size_t> drawn{0};
+  // Some are asked for whole, in a random order; the workers go through them all meanwhile, a stage
+  // at a time. As by the server, a unit is replayed by one at a time.
+  std::vector<std::mutex> held(found.units);
+  std::vector<std::atomic<bool>> whole(found.units);
   std::atomic<bool> failed{false};
-  const auto next = [&](uint32_t* unit) {
-    if (!backlog->any_order()) {
-      const auto given = backlog->NextUnit(unit);
-      if (!given.ok()) failed = true;
-      return given.ok() && *given;
-    }
-    const size_t i = drawn++;
-    if (i < order.size()) *unit = order[i];
-    return i < order.size();
+  const auto replay = [&](const Backlog::Piece& piece) {
+    const std::lock_guard lock(held[piece.unit]);
+    if (whole[piece.unit]) return;
+    const auto mine = [&](int key) { return ShardOf(key, found.units) == piece.unit; };
+    const auto replayed = backlog->Replay(piece, [&](const Backlog::Part& part) {
+      ApplyEffects(part.payload, mine, &found.data);
+      return Status::Ok();
+    });
+    if (replayed.ok()) whole[piece.unit] = *replayed;
+    if (!replayed.ok()) failed = true;
   };
   const auto work = [&] {
-    for (uint32_t unit = 0; next(&unit);) {
-      const auto mine = [&](int key) { return ShardOf(key, found.units) == unit; };
-      const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
-        ApplyEffects(part.payload, mine, &found.data);
-        return Status::Ok();
-      });
-      if (!replayed.ok()) failed = true;
+    for (Backlog::Piece piece; !failed;) {
+      const auto given = backlog->NextPiece(&piece);
+      if (!given.ok()) failed = true;
+      if (!given.ok() || !*given) return;
+      replay(piece);
     }
   };
   std::vector<std::thread> workers;
+  if (found.any_order) {
+    std::vector<uint32_t> order(found.units);
+    for (uint32_t unit = 0; unit < found.units; ++unit) order[unit] = unit;
+    std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
+    order.resize(seed % (found.units + 1));
+    const size_t before = order.size() / 2;
+    for (size_t i = 0; i < before; ++i) replay({order[i]});
+    workers.emplace_back([&, before, order = std::move(order)] {
+      for (size_t i = before; i < order.size() && !failed; ++i) replay({order[i]});
+    });
+    if (threads == 1) workers.front().join();
+  }
   for (int i = 1; i < threads; ++i) workers.emplace_back(work);
   work();
-  for (std::thread& worker : workers) worker.join();
+  for (std::thread& worker : workers) {
+    if (worker.joinable()) worker.join();
+  }
   if (failed) found.error = "a unit cannot be replayed";
   found.report = backlog->report();
   EXPECT_EQ(backlog->done_bytes(), failed ? backlog->done_bytes() : backlog->total_bytes());
@@ -291,6 +305,7 @@ inline void ExpectWhole(const Made& made, wal::Options options, uint64_t seed) {
 inline wal::Options OptionsFor(uint32_t shard_count) {
   wal::Options options = LogOptions(wal::SyncPolicy::kSync);
   options.shard_count = shard_count;
+  options.stage_bytes = 3000;  // a log of these tests has several
   return options;
 }
 

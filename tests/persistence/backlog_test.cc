@@ -136,13 +136,13 @@ TEST(BacklogTest, PacksAreReplayedByUnitsInWindows) {
   Data data;
   std::vector<int> turns(16, 0);
   uint64_t done = 0;
-  for (uint32_t unit = 0;;) {
-    const auto given = backlog->NextUnit(&unit);
+  for (Backlog::Piece piece;;) {
+    const auto given = backlog->NextPiece(&piece);
     ASSERT_TRUE(given.ok()) << given.message();
     if (!*given) break;
-    ++turns[unit];
-    const auto mine = [&](int key) { return ShardOf(key, 16) == unit; };
-    const Status replayed = backlog->Replay(unit, [&](const Backlog::Part& part) {
+    ++turns[piece.unit];
+    const auto mine = [&](int key) { return ShardOf(key, 16) == piece.unit; };
+    const auto replayed = backlog->Replay(piece, [&](const Backlog::Part& part) {
       ApplyEffects(part.payload, mine, &data);
       return Status::Ok();
     });
@@ -194,7 +194,7 @@ TEST(BacklogTest, GivesWhatAKilledProcessLeftInTheRing) {
   for (uint32_t unit = 0; unit < 16; ++unit) {
     const auto mine = [&](int key) { return ShardOf(key, 16) == unit; };
     ASSERT_TRUE(backlog
-                    ->Replay(unit,
+                    ->Replay({unit},
                              [&](const Backlog::Part& part) {
                                ApplyEffects(part.payload, mine, &data);
                                return Status::Ok();

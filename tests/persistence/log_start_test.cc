@@ -217,7 +217,7 @@ TEST_F(LogStartDoubtTest, TellsOfDamageInASealedSegment) {
       ASSERT_TRUE(log.ok()) << log.message();
       ASSERT_GT(backlog->units(), 1u);
       for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
-        const Status replayed = backlog->Replay(unit, [&](const wal::Backlog::Part& part) {
+        const auto replayed = backlog->Replay({unit}, [&](const wal::Backlog::Part& part) {
           found.insert(part.lsn);
           return Status::Ok();
         });

@@ -1,6 +1,7 @@
 #include "src/server/loader.h"
 
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 
 #include <algorithm>
 #include <atomic>
@@ -58,20 +59,22 @@ class FakeBacklog : public wal::Backlog {
 
   uint32_t units() const override { return static_cast<uint32_t>(units_.size()); }
   bool any_order() const override { return true; }
-  Result<bool> NextUnit(uint32_t* unit) override {
-    *unit = next_unit_++;
-    return *unit < units();
+  Result<bool> NextPiece(Piece* piece) override {
+    *piece = {next_unit_++};
+    return piece->unit < units();
   }
   bool empty() const override { return lsn_ == 0; }
   uint64_t total_bytes() const override { return units_.size() * 100; }
   uint64_t done_bytes() const override { return done_ * 100; }
-  Status Replay(uint32_t unit, const Apply& apply) override {
+  Result<bool> Replay(const Piece& piece, const Apply& apply, const Ahead& ahead) override {
+    const uint32_t unit = piece.unit;
     {
       std::lock_guard lock(mutex_);
       EXPECT_TRUE(replayed_.insert(unit).second) << "unit " << unit << " twice";
     }
     if (unit == fails_at) return Status::Error("cannot read wal-1.log: Input/output error");
     for (const Record& record : units_[unit]) {
+      ahead(record.payload);
       const Status status = apply({record.lsn, record.type, false, record.payload, record.whole});
       std::lock_guard lock(mutex_);
       if (status.ok()) {
@@ -82,7 +85,7 @@ class FakeBacklog : public wal::Backlog {
       }
     }
     ++done_;
-    return Status::Ok();
+    return true;
   }
   Status ReplayInOrder(const std::function<Status(const wal::RecordView&)>&) override {
     return Status::Error("not here");
@@ -441,6 +444,22 @@ class ServingWhileLoadingTest : public testing::TestWithParam<int> {  // threads
   Gate gate_;
 };
 INSTANTIATE_TEST_SUITE_P(Threads, ServingWhileLoadingTest, testing::Values(1, 3));
+
+// So that a large log is back soon, and no client waits for a huge page later.
+TEST_P(ServingWhileLoadingTest, HugePagesAreForTheReplay) {
+  Fill();
+  for (const bool always : {false, true}) {
+    options_.arguments = {"--disable-thp", always ? "no" : "yes"};
+    const auto off = [] { return prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0); };
+    Gate gate;
+    options_.loader_hook = gate.hook();
+    TestServer server(options_);
+    EXPECT_EQ(off(), 0);
+    gate.Open();
+    WaitUntilLoaded(server);
+    EXPECT_EQ(off(), always ? 0 : 1);
+  }
+}
 
 TEST_P(ServingWhileLoadingTest, AnswersWithTheRightValueFromTheStart) {
   Fill();
