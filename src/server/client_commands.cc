@@ -46,11 +46,10 @@ bool SecretEquals(std::string_view given, std::string_view secret) {
 }
 
 Status Authenticate(Call& call, std::string_view user, std::string_view password) {
-  const std::string& secret = ServerOf(call).config().requirepass;
-  // A default user without password takes any, as in Redis.
-  if (user != "default" || (!secret.empty() && !SecretEquals(password, secret))) {
+  Status status = CheckPassword(ServerOf(call).config().requirepass, {user, password});
+  if (!status.ok()) {
     ++call.client.session->loop().stats().auth_denied;
-    return Status::Error(kWrongPassword);
+    return status;
   }
   call.client.authenticated = true;
   call.client.user = "default";
@@ -106,13 +105,8 @@ Status Select(Call& call) {
 
 // AUTH [username] password
 Status Auth(Call& call) {
-  if (call.args.size() > 3) return Status::Error(kSyntaxError);
-  if (call.args.size() == 2) {
-    if (ServerOf(call).config().requirepass.empty()) return Status::Error(kNoPasswordSet);
-    TRY(Authenticate(call, "default", call.args[1]));
-  } else {
-    TRY(Authenticate(call, call.args[1], call.args[2]));
-  }
+  const Credentials given = TRY(AuthArguments(ServerOf(call).config().requirepass, call.args));
+  TRY(Authenticate(call, given.user, given.password));
   call.reply.Ok();
   return Status::Ok();
 }
@@ -238,6 +232,19 @@ Status ClientSetInfo(Call& call) {
 }
 
 }  // namespace
+
+Result<Credentials> AuthArguments(std::string_view secret, const Args& args) {
+  if (args.size() > 3) return Status::Error(kSyntaxError);
+  if (args.size() == 3) return Credentials{args[1], args[2]};
+  if (secret.empty()) return Status::Error(kNoPasswordSet);
+  return Credentials{"default", args[1]};
+}
+
+Status CheckPassword(std::string_view secret, const Credentials& given) {
+  // A default user without password takes any, as in Redis.
+  const bool suits = secret.empty() || SecretEquals(given.password, secret);
+  return given.user == "default" && suits ? Status::Ok() : Status::Error(kWrongPassword);
+}
 
 std::string ClientInfoLine(const Session& session, int64_t now_ms, uint64_t own_id) {
   const Client& client = session.client();

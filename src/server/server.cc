@@ -100,6 +100,7 @@ void Server::Sockets::Add(int fd) {
 }
 
 Server::~Server() {
+  loading_door_.reset();  // it asks for the progress
   for (const LoadingDoor::Socket& socket : early_) close(socket.fd);
   if (log_ != nullptr) log_->SetListener({});  // its writer must not wake loops that are gone
   checkpointer_.reset();
@@ -203,8 +204,12 @@ Status Server::OpenLog(Loader::Hook hook) {
     LogRecovered();
     return Status::Ok();
   }
-  loader_ =
+  auto loader =
       std::make_unique<Loader>(*execution_, std::move(backlog), Loader::Workers(), std::move(hook));
+  {
+    std::lock_guard lock(recovery_mutex_);
+    loader_ = std::move(loader);
+  }
   execution_->loader = loader_.get();
   recovering_ = true;
   return Status::Ok();
@@ -235,7 +240,10 @@ void Server::OpenLoadingDoor() {
   std::vector<LoadingDoor::Socket> listeners;
   for (const auto& listener : listeners_)
     listeners.push_back({listener->fd, listener->unix_socket});
-  loading_door_ = std::make_unique<LoadingDoor>(config_, std::move(listeners));
+  loading_door_ = std::make_unique<LoadingDoor>(config_, std::move(listeners), [this] {
+    std::lock_guard lock(recovery_mutex_);
+    return load_progress();
+  });
 }
 
 void Server::EndLoading() {
@@ -491,11 +499,12 @@ void Server::OnConnection(Listener& listener) {
       }
       return;
     }
-    Welcome(fd, listener.unix_socket);
+    Welcome({fd, listener.unix_socket});
   }
 }
 
-void Server::Welcome(int fd, bool unix_socket) {
+void Server::Welcome(const LoadingDoor::Socket& client) {
+  const int fd = client.fd;
   const auto refuse = [&](std::string_view text) {
     ++rejected_connections_;
     [[maybe_unused]] const ssize_t sent = write(fd, text.data(), text.size());
@@ -512,8 +521,9 @@ void Server::Welcome(int fd, bool unix_socket) {
   }
   SessionOptions options;
   options.fd = fd;
-  options.unix_socket = unix_socket;
-  if (unix_socket) {
+  options.unix_socket = client.unix_socket;
+  options.authenticated = client.authenticated;
+  if (client.unix_socket) {
     options.peer_address = options.local_address = config_.unixsocket + ":0";
   } else {
     sockaddr_storage address{};
@@ -589,7 +599,7 @@ Status Server::Run() {
   for (const auto& listener : listeners_) StartAccepting(*listener);
   first.Post([this](Loop&) {
     for (const LoadingDoor::Socket& socket : std::exchange(early_, {})) {
-      Welcome(socket.fd, socket.unix_socket);
+      Welcome(socket);
     }
   });
   for (size_t i = 1; i < loops_.size(); ++i) {

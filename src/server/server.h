@@ -155,7 +155,7 @@ class Server {
                    std::vector<std::unique_ptr<Listener>>* listeners);
   Status ListenUnix(const std::string& path);
   void OnConnection(Listener& listener);
-  void Welcome(int fd, bool unix_socket);
+  void Welcome(const LoadingDoor::Socket& client);
   bool OverOutputLimit(Session& session, const OutputBufferLimit& limit);
   void EvictClients();  // down to maxmemory-clients, the largest first; the caller holds the world
   void PutInForce();    // what Execution and Keyspace know of the configuration
@@ -180,11 +180,12 @@ class Server {
   std::unique_ptr<Execution> execution_;
   std::unique_ptr<wal::Log> log_;
   std::shared_ptr<const wal::KeyRing> wal_keys_;
-  mutable std::mutex recovery_mutex_;  // while these two change, or are read without the world
-  std::unique_ptr<Loader> loader_;     // while the log is replayed
+  // While these three change, or are read without the world.
+  mutable std::mutex recovery_mutex_;
+  std::unique_ptr<Loader> loader_;  // while the log is replayed
   wal::RecoveryReport recovery_;
-  std::atomic<bool> recovering_{false};
   LoadProgress last_progress_;
+  std::atomic<bool> recovering_{false};
   int64_t recovery_begin_us_ = 0;  // monotonic
   int64_t time_to_serving_ms_ = 0;
   int64_t loading_logged_us_ = 0;

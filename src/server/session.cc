@@ -27,7 +27,7 @@ Session::Session(Server& server, Loop& loop, Dispatcher& dispatcher, uint64_t id
                  SessionOptions options)
     : server_(server), loop_(loop), dispatcher_(dispatcher), options_(std::move(options)) {
   client_.id = id;
-  client_.authenticated = server.config().requirepass.empty();
+  client_.authenticated = options_.authenticated || server.config().requirepass.empty();
   client_.session = this;
   created_ms = last_active_ms = dispatcher.now_ms();
 }

@@ -37,6 +37,7 @@ struct SessionOptions {
   std::string local_address;
   int fd = -1;
   bool unix_socket = false;
+  bool authenticated = false;  // it has told the password before there was a session
 };
 
 class Session {

@@ -24,6 +24,7 @@
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/test_server.h"
+#include "utils/clock.h"
 
 namespace crab {
 namespace {
@@ -435,6 +436,22 @@ class ServingWhileLoadingTest : public testing::TestWithParam<int> {  // threads
     const size_t begin = at + name.size() + 2;
     return info.substr(begin, info.find('\r', begin) - begin);
   }
+  // A server of this log that judges all of it before it serves.
+  Config LoadingFirst(const test::Endpoint& endpoint, const char* mode,
+                      const test::Arguments& more = {}) {
+    test::Arguments arguments{"--port",          "0",
+                              "--unixsocket",    endpoint.unix_path,
+                              "--threads",       std::to_string(GetParam()),
+                              "--wal-enabled",   "yes",
+                              "--wal-dir",       options_.log_directory,
+                              "--wal-ring-dir",  options_.log_directory + "-ring",
+                              "--wal-ring-size", "1mb",
+                              "--wal-recovery",  mode};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    auto config = test::ConfigOf(arguments);
+    EXPECT_TRUE(config.ok()) << config.message();
+    return config.ok() ? std::move(*config) : Config();
+  }
   static void WaitUntilLoaded(TestServer& server) {
     ASSERT_TRUE(Eventually([&] { return !server.server().recovering(); }));
   }
@@ -671,12 +688,7 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
     SCOPED_TRACE(mode);
     ScopedDirectory directory;
     const test::Endpoint endpoint{directory.path() + "/socket"};
-    auto config = test::ConfigOf(
-        {"--port", "0", "--unixsocket", endpoint.unix_path, "--threads", std::to_string(GetParam()),
-         "--wal-enabled", "yes", "--wal-dir", options_.log_directory, "--wal-ring-dir",
-         options_.log_directory + "-ring", "--wal-ring-size", "1mb", "--wal-recovery", mode});
-    ASSERT_TRUE(config.ok()) << config.message();
-    Starting starting(std::move(*config));
+    Starting starting(LoadingFirst(endpoint, mode));
     // The socket has its name a moment before it listens.
     ASSERT_TRUE(Eventually([&] { return RedisClient(endpoint).connected(); }));
     RedisClient client(endpoint);
@@ -684,6 +696,15 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
     EXPECT_EQ(client.Run({"GET", Key(5)}), loading);
     EXPECT_EQ(client.Run("PING"), loading);
     EXPECT_EQ(Field(client, "loading"), "1");
+    EXPECT_EQ(Field(client, "async_loading"), "0");
+    // The log is known from a certain moment on, and nothing of it is replayed before the gate.
+    ASSERT_TRUE(Eventually([&] { return std::stoll(Field(client, "loading_total_bytes")) > 0; }));
+    EXPECT_EQ(Field(client, "loading_loaded_bytes"), "0");
+    EXPECT_EQ(Field(client, "loading_loaded_perc"), "0.00");
+    EXPECT_EQ(Field(client, "loading_rdb_used_mem"), "0");
+    EXPECT_EQ(Field(client, "loading_eta_seconds"), "1");
+    EXPECT_NEAR(std::stod(Field(client, "loading_start_time")),
+                static_cast<double>(RealClock().WallMs()) / 1000, 60);
     for (int i = 0; i < 100; ++i) client.Queue({"SET", Key(i), std::string(1000, 'x')});
     for (int i = 0; i < 100; ++i) EXPECT_EQ(client.Read(), loading);
     {
@@ -702,6 +723,44 @@ TEST_P(ServingWhileLoadingTest, TheOtherModesSaySoWhileTheyLoad) {
     EXPECT_EQ(Field(client, "loading"), "0");
     EXPECT_EQ(client.Run("DBSIZE"), ":" + std::to_string(kKeys));
   }
+}
+
+TEST_P(ServingWhileLoadingTest, APasswordIsAskedForWhileTheyLoadToo) {
+  Fill();
+  ScopedDirectory directory;
+  const test::Endpoint endpoint{directory.path() + "/socket"};
+  Starting starting(LoadingFirst(endpoint, "prefix", {"--requirepass", "secret"}));
+  ASSERT_TRUE(Eventually([&] { return RedisClient(endpoint).connected(); }));
+  RedisClient client(endpoint), stranger(endpoint);
+  const std::string loading = "-LOADING Redis is loading the dataset in memory";
+  const std::string stopped = "-NOAUTH Authentication required.";
+  const std::string wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
+  const struct {
+    std::vector<std::string> command;
+    std::string answer;
+  } cases[] = {
+      {{"INFO"}, stopped},
+      {{"PING"}, stopped},
+      {{"HELLO", "3"}, loading},
+      {{"AUTH"}, "-ERR wrong number of arguments for 'auth' command"},
+      {{"AUTH", "default", "secret", "more"}, "-ERR syntax error"},
+      {{"AUTH", "other", "secret"}, wrong},
+      {{"AUTH", "guess"}, wrong},
+      {{"PING"}, stopped},
+      {{"auth", "secret"}, "+OK"},
+      {{"PING"}, loading},
+      {{"AUTH", "guess"}, wrong},  // it stays what it was
+      {{"AUTH", "default", "secret"}, "+OK"},
+      {{"GET", "key"}, loading},
+  };
+  for (const auto& row : cases) EXPECT_EQ(client.Run(row.command), row.answer) << row.command[0];
+  EXPECT_EQ(Field(client, "loading"), "1");
+  EXPECT_EQ(stranger.Run("PING"), stopped);
+  starting.gate().Open();
+  // Who was let in stays so, and nobody else.
+  ASSERT_TRUE(Eventually([&] { return client.Run("PING") == "+PONG"; }));
+  EXPECT_EQ(client.Run({"GET", Key(5)}), "$" + Value(5));
+  EXPECT_EQ(stranger.Run({"GET", Key(5)}), stopped);
 }
 
 TEST_P(ServingWhileLoadingTest, KeysExpireWhenTheirTimeComes) {
