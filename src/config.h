@@ -183,6 +183,8 @@ struct Config {
   WalCompression wal_compression = {};
   std::string wal_encryption_key_file;
   int64_t wal_max_recovery_ms = 0;
+  int64_t auto_aof_rewrite_percentage = 0;  // of the last checkpoint; 0 = off
+  int64_t auto_aof_rewrite_min_size = 0;
   int64_t wal_keep_segments = 0;
   int64_t wal_keep_ms = 0;
 

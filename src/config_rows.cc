@@ -350,6 +350,14 @@ constexpr Row kRows[] = {
             "what the last start took or else by 300 MB and 2 million records a second and core; "
             "not before the log is 64 MiB and half the checkpoint.") |
         Toml{"wal.max_recovery_ms"},
+    Integer("auto-aof-rewrite-percentage", At<&Config::auto_aof_rewrite_percentage>(), 0, kIntMax,
+            "100", "percent",
+            "Writes a checkpoint when the log since the last one has grown to so much of its size; "
+            "0 for never."),
+    Memory("auto-aof-rewrite-min-size", At<&Config::auto_aof_rewrite_min_size>(), 0, kLongMax,
+           "67108864",
+           "Length of the log since the last checkpoint below which its growth asks for none; what "
+           "decides while there is no checkpoint."),
     Integer("wal-keep-segments", At<&Config::wal_keep_segments>(), 0, kIntMax, "0", "files",
             "How many of the log's files are kept that the two checkpoints do not need, for a "
             "restore of an earlier moment.") |
@@ -593,12 +601,6 @@ constexpr Row kRows[] = {
         kAtStartOnly | kAccepted,
     Bool("no-appendfsync-on-rewrite", kNowhere, "no",
          "Does not sync while the file is rewritten.") |
-        kAccepted,
-    Integer("auto-aof-rewrite-percentage", kNowhere, 0, kIntMax, "100", "percent",
-            "Growth at which the file is rewritten.") |
-        kAccepted,
-    Memory("auto-aof-rewrite-min-size", kNowhere, 0, kLongMax, "67108864",
-           "Size below which it is not.") |
         kAccepted,
     Bool("aof-rewrite-incremental-fsync", kNowhere, "yes", "Syncs a rewritten file in parts.") |
         kAccepted,

@@ -29,6 +29,8 @@ CPU_GOALS = {1: 0.9, 16: 0.65, 64: 0.55}
 SECTIONS = ("cpu", "instructions", "memory", "threads", "log")
 OURS_OFF = ["--wal-enabled", "no"]
 THEIRS_OFF = ["--appendonly", "no"]
+# No checkpoint, no rewriting of the append-only file in the middle of a measurement.
+NO_REWRITE = ["--auto-aof-rewrite-percentage", "0"]
 
 
 class Measure:
@@ -218,12 +220,11 @@ class Bench:
             theirs = {"async": "everysec", "sync": "always"}[policy]
             return self.server(
                 self.chosen.server,
-                ["--threads", "1", "--wal-enabled", "yes", "--wal-sync-policy", policy],
-                ["--appendonly", "yes", "--appendfsync", theirs],
+                ["--threads", "1", "--wal-enabled", "yes", "--wal-sync-policy", policy] + NO_REWRITE,
+                ["--appendonly", "yes", "--appendfsync", theirs] + NO_REWRITE,
             )
 
-        always = ["--appendonly", "yes", "--appendfsync", "always"]
-        always += ["--auto-aof-rewrite-percentage", "0"]
+        always = ["--appendonly", "yes", "--appendfsync", "always"] + NO_REWRITE
         with (
             self.server(self.chosen.server, OURS_OFF + ["--threads", "1"], THEIRS_OFF) as off,
             logged("async") as lazy,

@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bench import measure  # noqa: E402
 from bench.run import (  # noqa: E402
+    NO_REWRITE,
     OURS_OFF,
     THEIRS_OFF,
     Bench,
@@ -39,7 +40,6 @@ LOG_BYTES = 1 << 30
 # Per value size: how much faster than redis-server's loading of its AOF the whole data is to be back.
 RECOVERY_GOALS = {100: 8.0, 1024: 3.0, 65536: 1.2}
 RECOVERY_RUNS = 3
-FLOOR_RUNS = 3
 CHECKPOINT_BYTES = 2 << 30
 CHECKPOINT_VALUE_BYTES = 1024
 LOAD_PART = 0.3  # of the maximum
@@ -169,8 +169,8 @@ class WalBench(Bench):
         """1 GB of log, warm: first answer and all of the data, beside the AOF of the same data."""
         rows = []
         # One segment of a checkpoint would make it no recovery of a log.
-        ours = ["--wal-enabled", "yes", "--wal-max-recovery-ms", NEVER_MS]
-        theirs = ["--appendonly", "yes", "--auto-aof-rewrite-percentage", "0"]
+        ours = ["--wal-enabled", "yes", "--wal-max-recovery-ms", NEVER_MS] + NO_REWRITE
+        theirs = ["--appendonly", "yes"] + NO_REWRITE
         for value_bytes, goal in RECOVERY_GOALS.items():
             count = int(
                 LOG_BYTES * self.chosen.scale / (value_bytes + KEY_BYTES + RECORD_OVERHEAD_BYTES)
@@ -216,7 +216,8 @@ class WalBench(Bench):
         )
         took = Measure("the checkpoint took (reference: BGSAVE)", "s")
         ours = ["--wal-enabled", "yes", "--wal-max-recovery-ms", NEVER_MS, "--threads", "1"]
-        theirs = ["--appendonly", "yes", "--auto-aof-rewrite-percentage", "0"]
+        ours += NO_REWRITE
+        theirs = ["--appendonly", "yes"] + NO_REWRITE
         memory, seconds = {}, {}
         for binary, row in ((REDIS, beside), (self.chosen.server, ratio)):
             with self.server(binary, ours, theirs, pin=None) as server:
@@ -285,11 +286,10 @@ class WalBench(Bench):
         def logged(policy):
             return self.server(
                 self.chosen.server,
-                ["--threads", "1", "--wal-enabled", "yes", "--wal-sync-policy", policy],
+                ["--threads", "1", "--wal-enabled", "yes", "--wal-sync-policy", policy] + NO_REWRITE,
             )
 
-        always = ["--appendonly", "yes", "--appendfsync", "always"]
-        always += ["--auto-aof-rewrite-percentage", "0"]
+        always = ["--appendonly", "yes", "--appendfsync", "always"] + NO_REWRITE
         with (
             self.server(self.chosen.server, OURS_OFF + ["--threads", "1"]) as off,
             logged("async") as lazy,
@@ -360,13 +360,13 @@ class WalBench(Bench):
             written = Measure(f"bytes of log {name}", "B")
             disk = Measure(f"bytes given to the disk {name}", "B")
             rows += [written, disk]
-            aof = ["--appendonly", "yes", "--appendfsync", theirs_policy]
-            aof += ["--auto-aof-rewrite-percentage", "0"]
+            aof = ["--appendonly", "yes", "--appendfsync", theirs_policy] + NO_REWRITE
             with (
                 self.server(REDIS, theirs=aof) as theirs,
                 self.server(
                     self.chosen.server,
-                    ["--wal-enabled", "yes", "--wal-sync-policy", policy, "--threads", "1"],
+                    ["--wal-enabled", "yes", "--wal-sync-policy", policy, "--threads", "1"]
+                    + NO_REWRITE,
                 ) as own,
             ):
                 found = []

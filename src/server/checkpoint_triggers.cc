@@ -40,6 +40,16 @@ bool DueByReplay(const CheckpointFacts& facts) {
          facts.replay_ms > static_cast<double>(facts.max_recovery_ms);
 }
 
+bool DueByGrowth(const CheckpointFacts& facts) {
+  // Without a record since there is nothing to write, whatever the least length.
+  if (facts.growth_percent == 0 || facts.log_bytes_since == 0) return false;
+  // As doubles: the product may be beyond 64 bits.
+  return facts.log_bytes_since >= facts.growth_bytes_min &&
+         100.0 * static_cast<double>(facts.log_bytes_since) >=
+             static_cast<double>(facts.growth_percent) *
+                 static_cast<double>(facts.checkpoint_bytes);
+}
+
 bool DueBySavePoint(const CheckpointFacts& facts) {
   // The log has every change already: so all data is not written again for a few of them.
   if (facts.changes == 0 || facts.log_bytes_since < facts.checkpoint_bytes / 2) return false;
@@ -62,6 +72,8 @@ const char* ReasonName(CheckpointReason reason) {
       return "rewrite";
     case CheckpointReason::kReplay:
       return "recovery-time";
+    case CheckpointReason::kGrowth:
+      return "log-growth";
     case CheckpointReason::kSpace:
       return "disk-space";
     case CheckpointReason::kGap:
@@ -100,6 +112,7 @@ std::optional<CheckpointReason> DueCheckpoint(const CheckpointFacts& facts) {
   if (facts.start_found_damage) return CheckpointReason::kSalvage;
   if (DueBySpace(facts)) return CheckpointReason::kSpace;
   if (DueByReplay(facts)) return CheckpointReason::kReplay;
+  if (DueByGrowth(facts)) return CheckpointReason::kGrowth;
   if (DueBySavePoint(facts)) return CheckpointReason::kSavePoint;
   return std::nullopt;
 }

@@ -18,6 +18,7 @@ enum class CheckpointReason : uint8_t {
   kSavePoint,  // option save
   kRewrite,    // BGREWRITEAOF, WAL commands
   kReplay,     // the next restart would take longer than wal-max-recovery-ms
+  kGrowth,     // options auto-aof-rewrite-...
   kSpace,      // the disk runs full; an older checkpoint is not kept then
   kGap,        // the log has begun, or goes on, behind a gap: without it, it holds nothing
   kSalvage,    // the start found damage: what was saved is to be whole again
@@ -46,6 +47,10 @@ struct CheckpointFacts {
 
   double replay_ms = 0;  // of the log since: loading the checkpoint is shortened by none
   int64_t max_recovery_ms = 0;
+
+  // How long the log since may get, in percent of the checkpoint (0 = as it likes) and at least.
+  int64_t growth_percent = 0;
+  uint64_t growth_bytes_min = 0;
 
   uint64_t disk_free_bytes = 0;  // 0 = not known, or nothing is left to write a checkpoint with
   uint64_t log_bytes = 0;        // of all segments

@@ -220,6 +220,8 @@ CheckpointFacts Checkpointer::FactsOf(const wal::Metrics& metrics) const {
   facts.checkpoint_bytes = facts_.bytes;
   facts.replay_ms = EstimatedReplayMs(metrics);
   facts.max_recovery_ms = config.wal_max_recovery_ms;
+  facts.growth_percent = config.auto_aof_rewrite_percentage;
+  facts.growth_bytes_min = static_cast<uint64_t>(config.auto_aof_rewrite_min_size);
   facts.disk_free_bytes = job_.disk_free_bytes();
   facts.log_bytes = metrics.total_bytes;
   facts.segment_bytes_max = static_cast<uint64_t>(config.wal_max_segment_size);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -88,6 +89,41 @@ TEST(CheckpointTriggersTest, SpaceCountsWhereACheckpointFreesSome) {
       });
 }
 
+TEST(CheckpointTriggersTest, GrowthIsOfTheCheckpointAndAboveTheLeastLength) {
+  CheckpointFacts facts = AtRest();
+  facts.growth_percent = 100;
+  facts.growth_bytes_min = 64 * kMiB;
+  facts.log_bytes_since = 1024 * kMiB;  // as much as the last one
+  ExpectDue(
+      facts,
+      {
+          {"as large as the checkpoint", [](auto&) {}, Reason::kGrowth},
+          {"smaller", [](auto& f) { f.log_bytes_since -= 1; }, std::nullopt},
+          {"a larger part", [](auto& f) { f.growth_percent = 101; }, std::nullopt},
+          {"a smaller part", [](auto& f) { f.growth_percent = 50, f.log_bytes_since = 512 * kMiB; },
+           Reason::kGrowth},
+          {"off", [](auto& f) { f.growth_percent = 0; }, std::nullopt},
+          {"at the least length", [](auto& f) { f.growth_bytes_min = 1024 * kMiB; },
+           Reason::kGrowth},
+          {"below it", [](auto& f) { f.growth_bytes_min = 1024 * kMiB + 1; }, std::nullopt},
+          {"a part beyond 64 bits",
+           [](auto& f) { f.growth_percent = INT32_MAX, f.checkpoint_bytes = 1ULL << 40; },
+           std::nullopt},
+      });
+  // None saved yet: the least length decides, but an empty log is never worth one.
+  facts.checkpoint_bytes = 0;
+  facts.log_bytes_since = 64 * kMiB;
+  ExpectDue(facts,
+            {
+                {"the least length", [](auto&) {}, Reason::kGrowth},
+                {"less", [](auto& f) { f.log_bytes_since -= 1; }, std::nullopt},
+                {"no least length", [](auto& f) { f.growth_bytes_min = 0, f.log_bytes_since = 1; },
+                 Reason::kGrowth},
+                {"nothing logged", [](auto& f) { f.growth_bytes_min = 0, f.log_bytes_since = 0; },
+                 std::nullopt},
+            });
+}
+
 TEST(CheckpointTriggersTest, SavePointsCountChangesAndSecondsAndALogWorthIt) {
   CheckpointFacts facts = AtRest();
   facts.log_bytes_since = 512 * kMiB;
@@ -130,6 +166,9 @@ TEST(CheckpointTriggersTest, TheMostPressingReasonIsTheOne) {
   facts.disk_free_bytes = 0;
   EXPECT_EQ(DueCheckpoint(facts), Reason::kReplay);
   facts.replay_ms = 0;
+  facts.growth_percent = 50;
+  EXPECT_EQ(DueCheckpoint(facts), Reason::kGrowth);
+  facts.growth_percent = 0;
   EXPECT_EQ(DueCheckpoint(facts), Reason::kSavePoint);
 }
 

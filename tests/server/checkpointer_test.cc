@@ -525,6 +525,25 @@ TEST(CheckpointerTest, BeginsByItselfWhenTheNextStartWouldReplayTooLong) {
   EXPECT_LT(life.Number("wal_bytes_since_checkpoint"), 64u << 20);
 }
 
+TEST(CheckpointerTest, BeginsByItselfWhenTheLogHasGrownAsTheOptionsSay) {
+  SimDisk disk;
+  Life life(disk);
+  const std::string value(1 << 20, 'v');
+  const auto write = [&](const std::string& key) {
+    ASSERT_EQ(life.Run({"SET", key, value}), "+OK");
+  };
+  for (const char* key : {"a", "b", "c"}) write(key);
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "none");
+  ASSERT_EQ(life.Run("CONFIG SET auto-aof-rewrite-min-size 2mb"), "+OK");
+  ASSERT_TRUE(life.Becomes("wal_checkpoints_published", "1"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "log-growth");
+  // Two thirds of that one are enough from here on.
+  ASSERT_EQ(life.Run("CONFIG SET auto-aof-rewrite-percentage 60"), "+OK");
+  for (const char* key : {"a", "b"}) write(key);
+  ASSERT_TRUE(life.Becomes("wal_checkpoints_published", "2"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "log-growth");
+}
+
 TEST(CheckpointerTest, BeginsByItselfWhenTheDiskRunsFullAndMakesRoom) {
   SimDisk disk;
   Life life(disk, {"--wal-max-segment-size", "1mb"});
