@@ -20,10 +20,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// The file is written no faster than this, so that the log's syncs on the same disk do not queue up
-// behind it: a quarter of what one NVMe drive writes, and more than most network disks do.
-constexpr uint64_t kFileBytesPerSecond = 256 << 20;
-// After a wait for the queue it may go faster for so long.
+// After a wait for the queue the file may be written faster than its pace for so long.
 constexpr int64_t kPaceSlackUs = 20'000;
 constexpr int64_t kProgressUs = 5'000'000;  // between lines about a long one
 // Writers that wait for the queue go on when a quarter of it is free, so that they are not woken

@@ -363,6 +363,8 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("wal_checkpoint_file_bytes", facts.job.file_bytes);
   page.Field("wal_checkpoint_queue_bytes", facts.job.queue_bytes);
   page.Field("wal_checkpoint_queue_peak_bytes", facts.job.queue_peak_bytes);
+  page.Field("wal_checkpoint_queue_bytes_max", CheckpointJob::kQueueBytesMax);
+  page.Field("wal_checkpoint_bytes_per_second_max", CheckpointJob::kFileBytesPerSecond);
   page.Field("wal_checkpoint_pre_image_entries", facts.job.saved_entries);
   page.Field("wal_checkpoint_pre_image_bytes", facts.job.saved_bytes);
   page.Field("wal_checkpoint_writer_waits",
