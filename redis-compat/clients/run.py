@@ -8,6 +8,7 @@ What needs npm is skipped only when told so: `--without node`.
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -18,7 +19,8 @@ import threading
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from support.servers import CRABCACHE, ROOT, Server, free_port  # noqa: E402
+from differential.pair import data_set  # noqa: E402
+from support.servers import CRABCACHE, REDIS, ROOT, Server, free_port  # noqa: E402
 from support.tally import Tally  # noqa: E402
 
 LIMIT_S = 90
@@ -194,11 +196,13 @@ def hiredis(server, tally, program):
 
 
 def operator(server, tally):
-    """What the one who runs the server does: looks, switches, stops it, and starts it wrongly."""
+    """What the one who runs the server does: looks, switches, moves out, stops it, and starts it
+    wrongly."""
     with server.connect() as connection:
         connection.do("SET", "op:k", "v")
         if not server.redis:
             watch_the_log(server, connection, tally)
+            move_to_redis(server, connection, tally)
     second = [server.binary, "--port", str(server.port), "--save", "", "--dir", str(server.directory)]
     status, output = run(second + ([] if server.redis else ["--wal-enabled", "no"]), limit_s=10)
     tally.check("a taken port is refused", status > 0 and b"ddress" in output, f"{status} {output!r}")
@@ -245,6 +249,57 @@ def watch_the_log(server, connection, tally):
     status, output = run(line + ["--wal-dir", str(server.directory / "wal")], limit_s=10)
     refused = status > 0 and b"wal" in output.lower()
     tally.check("a log in use is refused", refused, f"{status} {output!r}")
+
+
+def move_to_redis(server, connection, tally):
+    """The log as commands, piped into a redis-server: a checkpoint, and what came after it."""
+    for command in (
+        ["MSET", "op:a", "1", "op:b", "2"],
+        ["SET", "op:gone", "soon", "PX", "1"],
+        ["SET", "op:later", "v", "EX", "10000"],
+        ["SET", b"op:\x00\r\n\xff", bytes(range(256))],
+        ["SET", "op:large", os.urandom(3 << 20)],
+        ["SELECT", "5"],
+        ["SET", "op:k", "of another database"],
+        ["SAVE"],
+        ["INCRBY", "op:n", "7"],
+        ["SELECT", "0"],
+        ["APPEND", "op:a", "+"],
+        ["EXPIRE", "op:b", "20000"],
+        ["PERSIST", "op:later"],
+        ["RENAME", "op:k", "op:renamed"],
+        ["COPY", "op:renamed", "op:k"],
+        ["SET", "op:none", "v"],
+        ["DEL", "op:none"],
+        ["WAL", "FLUSH"],
+    ):
+        connection.do(*command)
+    beside = pathlib.Path(server.binary).resolve().parent / "crabcache-wal"
+    tool = beside if beside.exists() else ROOT / "build" / "release" / "crabcache-wal"
+    with Server(REDIS, theirs=["--appendonly", "no"]) as reference:
+        dumped = subprocess.run(
+            [str(tool), "dump", "--resp", str(server.directory / "wal")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT_S,
+        )
+        tally.check("dump --resp", dumped.returncode == 0, dumped.stderr[-500:])
+        status, output = run(["redis-cli", "-p", str(reference.port), "--pipe"], dumped.stdout)
+        tally.check("redis-cli --pipe takes it", status == 0 and b"errors: 0" in output, output)
+        with reference.connect() as other:
+            ours, theirs = (dated_data(each) for each in (connection, other))
+        differ = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
+        tally.check("redis-server has the same data then", not differ and len(ours) > 8, differ)
+
+
+def dated_data(connection):
+    """(database, key) -> (type, value, deadline)"""
+    found = {}
+    for (database, key), entry in data_set(connection).items():
+        connection.do("SELECT", database)
+        found[database, key] = (*entry[:2], connection.do("PEXPIRETIME", key))
+    connection.do("SELECT", 0)
+    return found
 
 
 def main():
