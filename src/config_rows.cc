@@ -352,8 +352,8 @@ constexpr Row kRows[] = {
         Toml{"wal.max_recovery_ms"},
     Integer("auto-aof-rewrite-percentage", At<&Config::auto_aof_rewrite_percentage>(), 0, kIntMax,
             "100", "percent",
-            "Writes a checkpoint when the log since the last one has grown to so much of its size; "
-            "0 for never."),
+            "Writes a checkpoint when the log since the last one, before compression, has grown to "
+            "so much of its size; 0 for never."),
     Memory("auto-aof-rewrite-min-size", At<&Config::auto_aof_rewrite_min_size>(), 0, kLongMax,
            "67108864",
            "Length of the log since the last checkpoint below which its growth asks for none; what "
