@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
@@ -20,6 +21,7 @@
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/test_server.h"
+#include "utils/clock.h"
 #include "utils/random.h"
 
 namespace crab::test {
@@ -53,7 +55,9 @@ class Life {
   }
 
   std::string Info(const std::string& field, const std::string& section = "persistence") {
-    const std::string page = "\n" + client_.Run("INFO " + section);
+    return FieldOf(client_.Run("INFO " + section), field);
+  }
+  static std::string FieldOf(const std::string& page, const std::string& field) {
     const size_t found = page.find("\n" + field + ":");
     if (found == std::string::npos) return "(no " + field + ")";
     const size_t begin = found + field.size() + 2;
@@ -636,6 +640,94 @@ TEST(CheckpointerTest, CommandsAnswerAsRedis) {
   EXPECT_EQ(client.Read(), "+Background saving scheduled");
   EXPECT_TRUE(life.Becomes("rdb_saves", "3"));
   EXPECT_EQ(life.Info("aof_rewrites"), "2");
+}
+
+TEST(CheckpointerTest, RedisFieldsTellOfTheLastSaveAndOfTheSizes) {
+  SimDisk disk;
+  const int64_t before_s = RealClock().WallMs() / 1000;
+  Life life(disk, {}, /*threads=*/1);
+  // Before the first it is when the server started.
+  std::string saved = life.Run("LASTSAVE");
+  EXPECT_GE(std::stoll(saved.substr(1)), before_s);
+  EXPECT_EQ(":" + life.Info("rdb_last_save_time"), saved);
+  ASSERT_EQ(life.Run("DEBUG POPULATE 20000 key 100"), "+OK");
+  std::string page = life.Run("INFO persistence");
+  EXPECT_EQ(Life::FieldOf(page, "rdb_bgsave_in_progress"), "0");
+  EXPECT_EQ(Life::FieldOf(page, "aof_base_size"), "0");
+  EXPECT_EQ(Life::FieldOf(page, "aof_current_size"), Life::FieldOf(page, "wal_total_bytes"));
+  // In one round of the only loop, so that it has not ended yet.
+  RedisClient& client = life.client();
+  client.Queue({"BGSAVE"});
+  client.Queue({"INFO", "persistence"});
+  EXPECT_EQ(client.Read(), "+Background saving started");
+  EXPECT_EQ(Life::FieldOf(client.Read(), "rdb_bgsave_in_progress"), "1");
+  ASSERT_TRUE(life.Becomes("rdb_saves", "1"));
+  page = life.Run("INFO persistence");
+  const auto number = [&](const char* field) { return std::stoll(Life::FieldOf(page, field)); };
+  EXPECT_EQ(number("rdb_bgsave_in_progress"), 0);
+  EXPECT_GT(number("aof_base_size"), 20000 * 100);
+  EXPECT_EQ(number("aof_base_size"), number("wal_checkpoint_bytes"));
+  EXPECT_EQ(number("aof_current_size"), number("wal_total_bytes") + number("aof_base_size"));
+  EXPECT_EQ(number("rdb_last_save_time"), number("wal_checkpoint_time"));
+  EXPECT_LE(number("rdb_last_save_time"), RealClock().WallMs() / 1000);
+  EXPECT_EQ(life.Run("LASTSAVE"), ":" + Life::FieldOf(page, "rdb_last_save_time"));
+  // What a checkpoint is held to stands beside its figures.
+  EXPECT_EQ(number("wal_checkpoint_queue_bytes_max"), 40 << 20);
+  EXPECT_EQ(number("wal_checkpoint_bytes_per_second_max"), 256 << 20);
+}
+
+// The new key comes first and the old one stays as long as a file needs it.
+TEST(CheckpointerTest, AnOldKeyMayGoOnceNoFileNeedsIt) {
+  SimDisk disk;
+  ScopedDirectory directory;
+  const auto keys = [&](const std::string& digits) {
+    const std::string path = directory.path() + "/keys-" + digits;
+    std::ofstream file(path);
+    for (char digit : digits) file << std::string(64, digit) << "\n";
+    return Arguments{"--wal-encryption-key-file", path};
+  };
+  const auto refusal = [&](const std::string& digits) -> std::string {
+    Arguments arguments{"--port",    "0",        "--unixsocket",   directory.path() + "/socket",
+                        "--threads", "2",        "--wal-enabled",  "yes",
+                        "--wal-dir", kDirectory, "--wal-ring-dir", ""};
+    const Arguments more = keys(digits);
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    auto config = test::ConfigOf(arguments);
+    if (!config.ok()) return std::string(config.message());
+    auto server = Server::Start(std::move(*config), disk);
+    return server.ok() ? "it started" : std::string(server.message());
+  };
+  const std::string missing =
+      "its key is not in the file of wal.encryption_key_file; nothing was changed";
+  {
+    Life life(disk, keys("a"));
+    ASSERT_EQ(life.Run("SET under-a 1"), "+OK");
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  {
+    Life life(disk, keys("ba"));
+    life.AwaitRecovery();
+    EXPECT_EQ(life.Run("GET under-a"), "$1");
+    ASSERT_EQ(life.Run("SET under-b 2"), "+OK");
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  EXPECT_NE(refusal("b").find(missing), std::string::npos) << refusal("b");
+  {
+    Life life(disk, keys("ba"));
+    life.AwaitRecovery();
+    EXPECT_EQ(life.Run("GET under-a"), "$1");
+    EXPECT_EQ(life.Run("GET under-b"), "$2");
+    // Two checkpoints are kept, and the segments behind the older one.
+    life.BgSave();
+    ASSERT_EQ(life.Run("SET last 3"), "+OK");
+    life.BgSave();
+    EXPECT_TRUE(life.Becomes("wal_segments", "1"));
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  EXPECT_NE(refusal("a").find(missing), std::string::npos) << refusal("a");
+  Life life(disk, keys("b"));
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Run("MGET under-a under-b last"), "[$1, $2, $3]");
 }
 
 TEST(CheckpointerTest, ShutdownSaveLeavesOneBehindThatHoldsEverything) {
