@@ -143,7 +143,7 @@ constexpr Command kCommands[] = {
             "Begins a checkpoint, after which older segments of the log are not needed."),
     Command("wal|cleanup", "keep:integer", WalCleanup, 3, kSteering, Scope::kExclusive, kNoKeys,
             Group::kServer, "1.0.0", "O(N), N = segments",
-            "Removes segments that no checkpoint needs, but for the last so many."),
+            "Removes segments that no checkpoint needs, until so many of all are left."),
     Command("wal|flush", "", WalFlush, 2, kWaiting, Scope::kExclusive, kNoKeys, Group::kServer,
             "1.0.0", "O(1)", "Writes and syncs the log; answers when all before is durable."),
     Command("wal|help", "", ContainerHelp, 2, kLoading | kStale, Scope::kLoop, kNoKeys,
