@@ -586,7 +586,6 @@ TEST_P(LogPackTest, ReadsBackWhatItPacked) {
   }
 }
 
-// Under `none` what had left the ring is read back from the file that failed, and packed anew.
 // More than the heap may hold: nothing that comes later gets room before its memory is free.
 TEST_P(LogPackTest, GivesTheMemoryOfALargeRecordBackOnceItIsDurable) {
   SimDisk disk;
@@ -604,6 +603,7 @@ TEST_P(LogPackTest, GivesTheMemoryOfALargeRecordBackOnceItIsDurable) {
   EXPECT_TRUE(room);
 }
 
+// Under `none` what had left the ring is read back from the file that failed, and packed anew.
 TEST_P(LogPackTest, CopiesPacksOutOfAFailedFile) {
   SimDisk disk;
   Promise promise;
