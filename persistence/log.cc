@@ -126,10 +126,7 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   TRY(SetAsideCheckpoints(recovered));
   TRY(RewriteDoubtful(recovered, &report));
   durable_lsn_.store(next_lsn_ - 1, std::memory_order_release);
-  if (!options_.after_gap || !recovered.ring_records.empty()) {
-    TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
-    TRY(WriteRecovered(recovered));
-  }
+  if (!options_.after_gap || !recovered.ring_records.empty()) TRY(BeginEpoch(recovered));
   if (options_.after_gap) {
     // One LSN is left out, so that no checkpoint that is there already can be the one that the gap
     // asks for.
@@ -190,12 +187,10 @@ Status LogImpl::RewriteDoubtful(Recovered& recovered, RecoveryReport* report) {
   // A segment that begins where a gap ended and did not say so would undo the gap.
   const bool gap = doubtful.info.after_gap && safe + 1 == doubtful.info.first_lsn;
   durable_lsn_.store(gap ? doubtful.info.durable_lsn : safe, std::memory_order_release);
-  // Its records are numbered by shard as they were.
-  const Identity identity = std::exchange(identity_, doubtful.info.identity);
-  const bool by_hashtag = std::exchange(options_.shard_by_hashtag, doubtful.info.shard_by_hashtag);
-  auto made_at = PrepareSegment(epoch_ + 1, safe + 1, gap);
-  identity_ = identity;
-  options_.shard_by_hashtag = by_hashtag;
+  auto made_at = [&] {
+    const NumberedAs scope(*this, ShardingOf(doubtful.info));
+    return PrepareSegment(epoch_ + 1, safe + 1, gap);
+  }();
   if (!made_at.ok()) return made_at.TakeStatus();
   Status copied = CopyDoubtful(recovered, safe, report);
   if (copied.ok()) {
@@ -323,6 +318,20 @@ Status LogImpl::NoteLost(Recovered& recovered, const Frame& frame, RecoveryRepor
   return Status::Ok();
 }
 
+// With what the ring had held. Where its records number shards in another way than those to come,
+// they get segments of their own.
+Status LogImpl::BeginEpoch(const Recovered& recovered) {
+  const Sharding own = sharding();
+  const Sharding first = recovered.ring_records.empty() ? own : recovered.ring_sharding;
+  {
+    const NumberedAs scope(*this, first);
+    TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
+    TRY(WriteRecovered(recovered));
+  }
+  // A gap has a segment of its own anyway.
+  return first == own || options_.after_gap ? Status::Ok() : Rotate();
+}
+
 // Puts what the ring had held into the new epoch's files, as durable as can be, and says so there.
 Status LogImpl::WriteRecovered(const Recovered& recovered) {
   for (const Recovered::RingRecord& record : recovered.ring_records) {
@@ -405,7 +414,7 @@ Status LogImpl::ReplaceRing(Recovered& recovered, RecoveryReport* report) {
   if (!options_.ring_directory.empty()) {
     auto created =
         Ring::Create(options_.ring_directory, Ring::StampFor(identity_.log_id, options_.directory),
-                     options_.ring_bytes);
+                     sharding(), options_.ring_bytes);
     if (created.ok()) {
       ring_ = std::move(created).value();
     } else {

@@ -91,6 +91,21 @@ class LogImpl final : public Log {
     int64_t ended_at_ms;
     uint64_t bytes;
   };
+  // While it lives, segments are begun for records that number shards in another way than those to
+  // come: their headers say so.
+  class NumberedAs {
+   public:
+    NumberedAs(LogImpl& log, const Sharding& sharding) : log_(log), own_(log.sharding()) {
+      log_.SetSharding(sharding);
+    }
+    ~NumberedAs() { log_.SetSharding(own_); }
+    NumberedAs(const NumberedAs&) = delete;
+    NumberedAs& operator=(const NumberedAs&) = delete;
+
+   private:
+    LogImpl& log_;
+    const Sharding own_;
+  };
   // A point of the log up to which something holds.
   struct Mark {
     Lsn lsn = 0;
@@ -117,7 +132,16 @@ class LogImpl final : public Log {
   Result<Lsn> FindSafe(const Recovered::Doubtful& doubtful);
   Status CopyDoubtful(Recovered& recovered, Lsn safe, RecoveryReport* report);
   Status NoteLost(Recovered& recovered, const Frame& frame, RecoveryReport* report);
+  Status BeginEpoch(const Recovered& recovered);
   Status WriteRecovered(const Recovered& recovered);
+  Sharding sharding() const {
+    return {identity_.hash_seed, identity_.shard_count, options_.shard_by_hashtag};
+  }
+  void SetSharding(const Sharding& sharding) {
+    identity_.hash_seed = sharding.hash_seed;
+    identity_.shard_count = sharding.shard_count;
+    options_.shard_by_hashtag = sharding.by_hashtag;
+  }
 
   // --- the writer (log_writer.cc)
   void RunWriter();

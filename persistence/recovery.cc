@@ -35,6 +35,7 @@ class Recovery {
   uint32_t CountUnits();
   Status OpenReader(Lsn durable);
   void FindRing();
+  Sharding ShardingOfRing(Ring& ring, uint64_t epoch) const;
   bool HasVoidGap() const {
     const auto& segments = reader_->segments();
     return std::any_of(segments.begin(), segments.end(),
@@ -85,8 +86,8 @@ class Recovery {
 Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) {
   TRY(ReadHeaders(make_identity));
   TRY(OpenReader(/*durable=*/0));
-  found_.units = CountUnits();
   FindRing();
+  found_.units = CountUnits();
   if (found_.ring != nullptr && !HasVoidGap()) {
     TRY(OpenReader(found_.ring->header().durable_lsn.load(std::memory_order_acquire)));
   }
@@ -193,22 +194,23 @@ std::string Recovery::CheckpointProblem(const CheckpointInfo& checkpoint) {
 uint32_t Recovery::CountUnits() {
   const uint64_t seed = options_.hash_seed != 0 ? options_.hash_seed : found_.identity.hash_seed;
   uint32_t units = std::has_single_bit(options_.shard_count) ? options_.shard_count : 1;
-  const auto take = [&](const Identity& identity, bool shard_by_hashtag) {
-    const bool alike = identity.hash_seed == seed &&
-                       shard_by_hashtag == options_.shard_by_hashtag &&
-                       std::has_single_bit(identity.shard_count);
-    units = alike ? std::min(units, identity.shard_count) : 1;
+  const auto take = [&](const Sharding& sharding) {
+    const bool alike = sharding.hash_seed == seed &&
+                       sharding.by_hashtag == options_.shard_by_hashtag &&
+                       std::has_single_bit(sharding.shard_count);
+    units = alike ? std::min(units, sharding.shard_count) : 1;
   };
   for (const SegmentInfo& segment : reader_->segments()) {
     if (!segment.problem.empty() || segment.first_lsn >= segment.end_lsn) continue;
-    take(segment.identity, segment.shard_by_hashtag);
+    take(ShardingOf(segment));
     found_.packs |= segment.packs();
   }
   const auto take_checkpoint = [&](const CheckpointInfo& checkpoint) {
-    take(checkpoint.identity, checkpoint.shard_by_hashtag);
+    take(ShardingOf(checkpoint));
   };
   if (found_.plan.checkpoint) take_checkpoint(*found_.plan.checkpoint);
   for (const CheckpointInfo& checkpoint : found_.fallbacks) take_checkpoint(checkpoint);
+  if (found_.ring != nullptr) take(found_.ring_sharding);
   return units;
 }
 
@@ -247,6 +249,7 @@ void Recovery::FindRing() {
   // A recovery that was itself interrupted has begun an epoch whose ring is the older one.
   if (stamped && (epoch == found_.last_epoch || (epoch != 0 && epoch == interrupted_epoch))) {
     found_.ring_epoch = epoch;
+    found_.ring_sharding = ShardingOfRing(*ring, epoch);
     found_.ring = std::move(ring);
     ring_left_ = true;
     return;
@@ -255,6 +258,17 @@ void Recovery::FindRing() {
   Warn("the ring in " + options_.ring_directory + " is of another " +
        (stamped ? "epoch" : "boot, log or directory") + " and was not used; " +
        (aside.ok() ? "kept as " + *aside : std::string(aside.message())));
+}
+
+// One from before it was stamped with that is as the segments of its epoch. The newest segment of
+// all may be of a start since then, with other options.
+Sharding Recovery::ShardingOfRing(Ring& ring, uint64_t epoch) const {
+  Sharding sharding = ring.sharding();
+  if (sharding.shard_count != 0) return sharding;
+  for (const SegmentInfo& segment : reader_->segments()) {
+    if (segment.problem.empty() && segment.epoch == epoch) sharding = ShardingOf(segment);
+  }
+  return sharding;
 }
 
 Status Recovery::ReadSegments() {
@@ -402,7 +416,7 @@ void Recovery::FinishPlan() {
   std::erase_if(plan.segments, [&](const Plan::Segment& segment) {
     return segment.last == 0 || segment.last <= checkpoint_lsn();
   });
-  plan.ring_shard_count = found_.identity.shard_count;
+  plan.ring_shard_count = found_.ring_sharding.shard_count;
   if (!found_.numbers.empty()) plan.last_number = *found_.numbers.rbegin();
   for (const Recovered::RingRecord& record : found_.ring_records) {
     plan.ring.push_back({record.header, std::string(record.payload)});

@@ -28,6 +28,11 @@ namespace crab::wal {
 // Ranges of lost LSNs that are remembered apart, so that none is told twice: a few MiB.
 constexpr size_t kToldRangesMax = 50000;
 
+template <typename Info>  // of a segment or a checkpoint
+Sharding ShardingOf(const Info& info) {
+  return {info.identity.hash_seed, info.identity.shard_count, info.shard_by_hashtag};
+}
+
 // What is to be replayed, beginning behind one checkpoint or at the log's first record.
 struct Plan {
   struct Segment {
@@ -75,6 +80,7 @@ struct Recovered {
   };
   std::unique_ptr<Ring> ring;  // null = none, or not to be used
   uint64_t ring_epoch = 0;
+  Sharding ring_sharding;
   std::vector<RingRecord> ring_records;
 
   std::vector<std::string>

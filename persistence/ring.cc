@@ -99,7 +99,7 @@ Ring::~Ring() {
 }
 
 Result<std::unique_ptr<Ring>> Ring::Create(const std::string& directory, const RingStamp& stamp,
-                                           uint64_t bytes) {
+                                           const Sharding& sharding, uint64_t bytes) {
   const uint64_t data_bytes = std::bit_ceil(std::max(bytes, kDataBytesMin));
   const uint64_t slot_count = data_bytes / kDataBytesPerSlot;
   auto ring = std::unique_ptr<Ring>(new Ring());
@@ -128,6 +128,9 @@ Result<std::unique_ptr<Ring>> Ring::Create(const std::string& directory, const R
   header->slot_count = slot_count;
   header->data_bytes = data_bytes;
   header->stamp = stamp;
+  header->hash_seed = sharding.hash_seed;
+  header->shard_count = sharding.shard_count;
+  header->shard_by_hashtag = sharding.by_hashtag ? 1 : 0;
   if (rename(unfinished.c_str(), path.c_str()) != 0) {
     error = errno;
     unlink(unfinished.c_str());

@@ -56,6 +56,15 @@ struct RingStamp {
   bool operator==(const RingStamp&) const = default;
 };
 
+// How keys found the shards whose numbers stand in records.
+struct Sharding {
+  uint64_t hash_seed = 0;
+  uint32_t shard_count = 0;  // 0 = not known
+  bool by_hashtag = false;
+
+  bool operator==(const Sharding&) const = default;
+};
+
 struct RingHeader {
   char magic[8];
   uint32_t version;
@@ -68,8 +77,14 @@ struct RingHeader {
   std::atomic<Lsn> freed_lsn;
   std::atomic<Lsn> durable_lsn;
   std::atomic<uint64_t> given_up;  // 1: the server carries on without the log, nothing more comes
+  // Of its records; all zero in a ring from before these fields.
+  uint64_t hash_seed;
+  uint32_t shard_count;
+  uint32_t shard_by_hashtag;
 };
 static_assert(sizeof(RingHeader) <= 4096);
+static_assert(offsetof(RingHeader, given_up) == 152);
+static_assert(offsetof(RingHeader, hash_seed) == 160);
 
 class Ring {
  public:
@@ -78,7 +93,7 @@ class Ring {
   // takes the place of the original's ring. `bytes` is rounded up to a power of two; the slots come
   // on top (a quarter of it).
   static Result<std::unique_ptr<Ring>> Create(const std::string& directory, const RingStamp& stamp,
-                                              uint64_t bytes);
+                                              const Sharding& sharding, uint64_t bytes);
   // One that dies with the process.
   static Result<std::unique_ptr<Ring>> CreatePrivate(uint64_t bytes);
   // The one an earlier process left; an error with ENOENT where there is none.
@@ -92,6 +107,9 @@ class Ring {
   static RingStamp StampFor(uint64_t log_id, const std::string& log_directory);
 
   RingHeader& header() { return *reinterpret_cast<RingHeader*>(memory_); }
+  Sharding sharding() {
+    return {header().hash_seed, header().shard_count, header().shard_by_hashtag != 0};
+  }
   uint64_t data_bytes() const { return data_bytes_; }
   uint64_t slot_count() const { return slot_count_; }
   bool shared() const { return !path_.empty(); }

@@ -14,6 +14,8 @@
 namespace crab::wal {
 namespace {
 
+constexpr Sharding kSharding = {.hash_seed = 7, .shard_count = 1024, .by_hashtag = true};
+
 class RingTest : public testing::Test {
  protected:
   RingTest() {
@@ -23,7 +25,7 @@ class RingTest : public testing::Test {
   ~RingTest() override { std::filesystem::remove_all(root_); }
 
   std::unique_ptr<Ring> Create(uint64_t bytes = 1 << 20) {
-    auto ring = Ring::Create(root_, Ring::StampFor(42, root_), bytes);
+    auto ring = Ring::Create(root_, Ring::StampFor(42, root_), kSharding, bytes);
     EXPECT_TRUE(ring.ok()) << ring.message();
     return ring.ok() ? std::move(ring).value() : nullptr;
   }
@@ -52,6 +54,7 @@ TEST_F(RingTest, OutlivesTheObjectThatMadeIt) {
   EXPECT_EQ(ring.slot(9).length, 5u);
   EXPECT_EQ(ring.header().freed_lsn.load(), 8u);
   EXPECT_TRUE(ring.header().stamp == Ring::StampFor(42, root_));
+  EXPECT_TRUE(ring.sharding() == kSharding);
 }
 
 TEST_F(RingTest, PayloadsAreContiguousAcrossTheEnd) {
@@ -91,7 +94,7 @@ TEST_F(RingTest, OfACopyOfTheDirectoryNeverTakesThePlaceOfTheOriginals) {
   const RingStamp stamp = Ring::StampFor(42, copy);
   EXPECT_EQ(Ring::OpenLeft(root_, stamp).system_errno(), ENOENT);
   EXPECT_EQ(Ring::OfCopies(root_, stamp), std::vector<std::string>{ring->path()});
-  auto other = Ring::Create(root_, stamp, 1 << 20);
+  auto other = Ring::Create(root_, stamp, kSharding, 1 << 20);
   ASSERT_TRUE(other.ok());
   EXPECT_NE(other.value()->path(), ring->path());
   EXPECT_TRUE(std::filesystem::exists(ring->path()));

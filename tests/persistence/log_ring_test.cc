@@ -1,0 +1,145 @@
+// What a start makes of the ring that a killed process left: under other options, in a start that
+// did not get to its end, where it cannot be used.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include "persistence/backlog.h"
+#include "persistence/log.h"
+#include "persistence/ring.h"
+#include "tests/persistence/backlog_story.h"
+#include "tests/support/eventually.h"
+#include "tests/support/log_run.h"
+#include "tests/support/seed.h"
+#include "tests/support/sim_disk.h"
+
+namespace crab::test {
+namespace {
+
+class LogRingTest : public testing::Test {
+ protected:
+  LogRingTest() { std::filesystem::create_directories(live()); }
+  std::string live() const { return directory_.path() + "/live"; }
+  std::string left() const { return directory_.path() + "/left"; }
+
+  // The writer takes nothing out of the ring unless it is asked to.
+  wal::Options LazyOptions(uint32_t shard_count) const {
+    wal::Options options = OptionsFor(shard_count);
+    options.sync_policy = wal::SyncPolicy::kNone;
+    options.flush_interval_ms = 3600000;
+    options.buffer_bytes = 1 << 20;
+    options.ring_directory = live();
+    return options;
+  }
+  // As the process' death leaves it; its ring goes to left().
+  std::unique_ptr<SimDisk> Kill(const SimDisk& disk) const {
+    std::filesystem::remove_all(left());
+    std::filesystem::copy(live(), left());
+    return disk.Kill();
+  }
+  wal::Options WithRing(wal::Options options) const {
+    options.ring_directory = directory_.path() + "/restart";
+    std::filesystem::remove_all(options.ring_directory);
+    std::filesystem::copy(left(), options.ring_directory);
+    return options;
+  }
+  static std::string RingIn(const std::string& directory) {
+    for (const auto& file : std::filesystem::directory_iterator(directory)) {
+      if (file.path().string().ends_with(".ring")) return file.path();
+    }
+    return "";
+  }
+
+  TemporaryDirectory directory_;
+};
+
+// --- other options
+
+struct Renumbering {
+  const char* name;
+  uint32_t shards_before, shards_after;
+  bool other_keys;  // another seed or another part of the key decides
+  bool by_hashtag_before;
+};
+
+constexpr Renumbering kRenumberings[] = {
+    {"FewerShards", 1024, 16, false, false},
+    {"MoreShards", 4, 1024, false, false},
+    {"AnotherSeed", 64, 64, true, false},
+    {"AnotherPartOfTheKey", 64, 64, true, true},
+};
+
+class LogRenumberingTest : public LogRingTest, public testing::WithParamInterface<Renumbering> {};
+
+// Whatever start finds them and wherever it ends, the records are numbered as they were appended.
+TEST_P(LogRenumberingTest, KeepsTheShardsOfWhatOnlyTheRingHas) {
+  const Renumbering& param = GetParam();
+  wal::Options before = LazyOptions(param.shards_before);
+  before.hash_seed = param.other_keys && !param.by_hashtag_before ? 1 : 2;
+  before.shard_by_hashtag = param.by_hashtag_before;
+  wal::Options after = LazyOptions(param.shards_after);
+  after.hash_seed = 2;
+  const auto shard_before = [&](int key) {
+    const uint32_t shard = param.other_keys ? ShardOf(kKeys - key, param.shards_before)
+                                            : ShardOf(key, param.shards_before);
+    return static_cast<uint16_t>(shard);
+  };
+  for (const int written : {0, 100}) {
+    for (const bool stamped : {true, false}) {
+      if (!LongTests() && written > 0 && !stamped) continue;
+      SCOPED_TRACE(testing::Message() << written << " records in the file, the ring is "
+                                      << (stamped ? "stamped" : "from before it was stamped"));
+      SimDisk disk;
+      Data model;
+      std::unique_ptr<Backlog> backlog;
+      auto log = wal::Log::Open(disk, before, &backlog);
+      ASSERT_TRUE(log.ok()) << log.message();
+      for (Lsn lsn = 1; lsn <= 300; ++lsn) {
+        const int key = static_cast<int>(Mix(3, lsn) % kKeys);
+        model[static_cast<size_t>(key)].push_back(lsn);
+        ASSERT_EQ((*log)->Append(RecordType::kEffect, shard_before(key), Add(key, lsn)), lsn);
+        if (static_cast<int>(lsn) != written) continue;
+        (*log)->RequestSync();
+        ASSERT_TRUE(WaitDurable(**log, lsn));
+      }
+      const auto killed = Kill(disk);
+      if (!stamped) {
+        constexpr size_t kAt = offsetof(wal::RingHeader, hash_seed);
+        std::fstream ring(RingIn(left()), std::ios::binary | std::ios::in | std::ios::out);
+        ring.seekp(kAt);
+        ring << std::string(sizeof(wal::Sharding), '\0');
+        ASSERT_TRUE(ring.good());
+      }
+      bool failed = true;
+      for (uint64_t nth = 1; failed; nth += LongTests() ? 1 : 2) {
+        SCOPED_TRACE(testing::Message() << "call " << nth << " of the first start fails");
+        const wal::Options restart = WithRing(after);
+        auto left_disk = killed->Kill();
+        left_disk->AddFault({.calls = kChangingCalls, .nth = nth, .error = EIO});
+        Found found = FindByUnits(*left_disk, restart, nth, 2);
+        failed = left_disk->failed_calls() > 0;
+        for (int start = 1; start <= (failed ? 3 : 2); ++start) {
+          if (found.error.empty()) {
+            ASSERT_TRUE(found.report.lost.empty()) << found.report.lost.front().where;
+            ASSERT_TRUE(found.data == model) << "start " << start << ", " << found.units
+                                             << " units: " << found.report.entries_recovered;
+          } else {
+            ASSERT_TRUE(failed && start == 1) << "start " << start << ": " << found.error;
+          }
+          left_disk = left_disk->Kill();
+          found = FindByUnits(*left_disk, restart, nth, 2);
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Options, LogRenumberingTest, testing::ValuesIn(kRenumberings),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+}  // namespace
+}  // namespace crab::test
