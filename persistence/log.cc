@@ -325,7 +325,15 @@ Status LogImpl::BeginEpoch(const Recovered& recovered) {
   const Sharding first = recovered.ring_records.empty() ? own : recovered.ring_sharding;
   {
     const NumberedAs scope(*this, first);
-    TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/false));
+    // A segment that begins where a gap ended and did not say so would end the gap's epoch, and the
+    // log would no longer tell what the checkpoint from then is needed for.
+    const bool gap = recovered.gap && recovered.gap->first_lsn == next_lsn_;
+    if (gap) {
+      gap_first_lsn_ = next_lsn_;
+      durable_lsn_.store(recovered.gap->durable_lsn, std::memory_order_release);
+    }
+    TRY(OpenSegment(epoch_ + 1, next_lsn_, gap));
+    durable_lsn_.store(next_lsn_ - 1, std::memory_order_release);
     TRY(WriteRecovered(recovered));
   }
   // A gap has a segment of its own anyway.

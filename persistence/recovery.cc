@@ -48,6 +48,7 @@ class Recovery {
   void FinishPlaces();
   void FinishPlan();
   void FindDoubt();
+  void FindGap();
   Status ReadRing();
   Status TakeSlot(Lsn lsn, bool* stop);
   Status Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
@@ -94,6 +95,7 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) 
   TRY(ReadSegments());
   TRY(ReadRing());
   FindDoubt();
+  FindGap();
   FinishPlan();
   if (!found_.empty && !stopped_cleanly_ && found_.ring == nullptr) {
     Warn("the log was not stopped cleanly and there is no ring from then in " +
@@ -442,6 +444,15 @@ void Recovery::FindDoubt() {
   const bool undoes_gap = HasVoidGap() && !stopped_early_;
   const Lsn next = undoes_gap ? next_before_gap_ : found_.last_in_files + 1;
   found_.doubtful = {last.info, last.last, reader_->durable_lsn(), next, last.read_through};
+}
+
+// Version 1 wrote an image of all data behind a gap, and no checkpoint goes with it.
+void Recovery::FindGap() {
+  for (const SegmentInfo* segment : seen_) {
+    if (!segment->after_gap || segment->gap_void || segment->format_version < 2) continue;
+    if (segment->first_lsn != found_.last_in_files + 1) continue;
+    found_.gap = {segment->first_lsn, segment->durable_lsn};
+  }
 }
 
 Result<Plan> Recovery::ReadPlan(const Plan& plan, uint32_t units,

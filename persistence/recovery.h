@@ -98,6 +98,13 @@ struct Recovered {
   };
   std::optional<Doubtful> doubtful;
 
+  // A gap that is bridged and has no record behind it: a segment that goes on there says it again.
+  struct Gap {
+    Lsn first_lsn = 0;    // behind it
+    Lsn durable_lsn = 0;  // before it
+  };
+  std::optional<Gap> gap;
+
   // The last segment: where its good part ends, and bytes behind that to be kept aside.
   std::string last_path;  // "" = none, or not to be touched
   uint64_t last_good_bytes = 0;

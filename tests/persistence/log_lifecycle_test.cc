@@ -786,5 +786,64 @@ TEST(LogAfterGapTest, BeginsBehindAGapAndCountsWithACheckpoint) {
   }
 }
 
+// However the life behind it ends, and through whatever starts: without its checkpoint something
+// is missing before the first record behind a gap, and every later start knows that.
+TEST(LogAfterGapTest, StandsWhereNothingWasAppendedBehindIt) {
+  enum class End { kStop, kKill, kPowerCut };
+  for (const End end : {End::kStop, End::kKill, End::kPowerCut}) {
+    SCOPED_TRACE(static_cast<int>(end));
+    auto disk = std::make_unique<SimDisk>();
+    wal::Options options = LogOptions(SyncPolicy::kSync);
+    Promise promise;
+    Boot boot = BootLog(*disk, options);
+    ASSERT_TRUE(WaitDurable(*boot.log, promise.Append(*boot.log, 100)));
+    const Records before = promise.appended();
+    boot.log.reset();
+    options.after_gap = true;
+    boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const Lsn bridge = boot.log->last_lsn();
+    ASSERT_TRUE(PutCheckpoint(*disk, *boot.log, kLogDirectory, bridge).ok());
+    boot.log->SetCheckpoint(bridge, 0);
+    ASSERT_TRUE(WaitHealed(*boot.log));
+    options.after_gap = false;
+    options.recovery = wal::RecoveryMode::kStrict;
+    const auto leave = [&] {
+      if (end == End::kStop) {
+        ASSERT_TRUE(boot.log->Stop().ok());
+      } else {
+        auto left = end == End::kKill ? disk->Kill() : disk->PowerCut();
+        boot.log.reset();
+        disk = std::move(left);
+      }
+      boot.log.reset();
+    };
+    for (int start = 0; start < 2; ++start) {
+      leave();
+      boot = BootLog(*disk, options);
+      ASSERT_NE(boot.log, nullptr) << boot.error;
+      EXPECT_EQ(boot.report.checkpoint_lsn, bridge);
+      EXPECT_EQ(boot.log->last_lsn(), bridge);
+      EXPECT_EQ(boot.log->durable_lsn(), bridge);
+      EXPECT_EQ(boot.log->state(), State::kRunning);
+    }
+    const Lsn behind = promise.Append(*boot.log, 100);
+    EXPECT_EQ(behind, bridge + 1);
+    ASSERT_TRUE(WaitDurable(*boot.log, behind));
+    leave();
+    disk->ZeroSector(std::string(kLogDirectory) + "/" + wal::CheckpointName(bridge), 0);
+    EXPECT_NE(BootLog(*disk->Kill(), options).error, "");
+    options.recovery = wal::RecoveryMode::kPrefix;
+    EXPECT_TRUE(BootLog(*disk->Kill(), options).records == before);
+    options.recovery = wal::RecoveryMode::kSalvage;
+    boot = BootLog(*disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records.count(behind), 1u);
+    const std::string warnings = testing::PrintToString(boot.report.warnings);
+    EXPECT_NE(warnings.find("what changed during that time is lost"), std::string::npos)
+        << warnings;
+  }
+}
+
 }  // namespace
 }  // namespace crab::test
