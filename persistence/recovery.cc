@@ -34,7 +34,7 @@ class Recovery {
   std::string CheckpointProblem(const CheckpointInfo& checkpoint);
   uint32_t CountUnits();
   Status OpenReader(Lsn durable);
-  void FindRing();
+  Status FindRing();
   Sharding ShardingOfRing(Ring& ring, uint64_t epoch) const;
   bool HasVoidGap() const {
     const auto& segments = reader_->segments();
@@ -87,7 +87,7 @@ class Recovery {
 Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) {
   TRY(ReadHeaders(make_identity));
   TRY(OpenReader(/*durable=*/0));
-  FindRing();
+  TRY(FindRing());
   found_.units = CountUnits();
   if (found_.ring != nullptr && !HasVoidGap()) {
     TRY(OpenReader(found_.ring->header().durable_lsn.load(std::memory_order_acquire)));
@@ -231,19 +231,28 @@ Status Recovery::OpenReader(Lsn durable) {
 
 // Finds the ring that belongs to the end of this log. One that does not is set aside: it may hold
 // the only copy of something, for a person to look at.
-void Recovery::FindRing() {
+Status Recovery::FindRing() {
   const uint64_t interrupted_epoch = std::exchange(found_.ring_epoch, 0);
-  if (found_.empty || options_.ring_directory.empty()) return;
+  if (found_.empty || options_.ring_directory.empty()) return Status::Ok();
   const RingStamp stamp = Ring::StampFor(found_.identity.log_id, options_.directory);
   auto left = Ring::OpenLeft(options_.ring_directory, stamp);
   if (!left.ok()) {
-    if (left.system_errno() != ENOENT) Warn(std::string(left.message()));
+    const int error = left.system_errno();
+    if (error == EBADMSG) Warn(std::string(left.message()));
+    if (error != EBADMSG && error != ENOENT && error != ENOTDIR) {
+      return Status::Error(
+          std::string(left.message()) +
+              "; it may hold acknowledged writes that are in no file, so nothing " +
+              "was changed: make it readable and start again, or move it away " +
+              "to start without them",
+          error);
+    }
     for (const std::string& path : Ring::OfCopies(options_.ring_directory, stamp)) {
       Warn("the ring " + path +
            " is of this log in another directory (this one is a copy, or was " +
            "moved from another file system); it was neither used nor touched");
     }
-    return;
+    return Status::Ok();
   }
   std::unique_ptr<Ring> ring = std::move(left).value();
   const uint64_t epoch = ring->header().epoch.load(std::memory_order_acquire);
@@ -254,12 +263,13 @@ void Recovery::FindRing() {
     found_.ring_sharding = ShardingOfRing(*ring, epoch);
     found_.ring = std::move(ring);
     ring_left_ = true;
-    return;
+    return Status::Ok();
   }
   auto aside = ring->SetAside();
   Warn("the ring in " + options_.ring_directory + " is of another " +
        (stamped ? "epoch" : "boot, log or directory") + " and was not used; " +
        (aside.ok() ? "kept as " + *aside : std::string(aside.message())));
+  return Status::Ok();
 }
 
 // One from before it was stamped with that is as the segments of its epoch. The newest segment of

@@ -177,9 +177,10 @@ Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const
   struct stat info;
   if (fstat(fd, &info) != 0) return SystemError("stat", ring->path_, errno);
   RingHeader header;
+  const ssize_t got = pread(fd, static_cast<void*>(&header), sizeof(header), 0);
+  if (got < 0) return SystemError("read", ring->path_, errno);
   if (static_cast<uint64_t>(info.st_size) < kHeaderBytes ||
-      pread(fd, static_cast<void*>(&header), sizeof(header), 0) !=
-          static_cast<ssize_t>(sizeof(header)) ||
+      got != static_cast<ssize_t>(sizeof(header)) ||
       std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.version != kVersion ||
       header.slot_bytes != sizeof(Slot) || !std::has_single_bit(header.data_bytes) ||
       header.data_bytes < kDataBytesMin || header.data_bytes > (uint64_t{1} << 40) ||
@@ -188,7 +189,7 @@ Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const
     const std::string path = ring->path_;
     const std::string aside = TRY(ring->SetAside());
     return Status::Error("what stands at " + path + " is no ring of this program; kept as " + aside,
-                         EINVAL);
+                         EBADMSG);
   }
   TRY(ring->Map(fd, header.slot_count, header.data_bytes));
   return ring;

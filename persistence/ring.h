@@ -96,7 +96,8 @@ class Ring {
                                               const Sharding& sharding, uint64_t bytes);
   // One that dies with the process.
   static Result<std::unique_ptr<Ring>> CreatePrivate(uint64_t bytes);
-  // The one an earlier process left; an error with ENOENT where there is none.
+  // The one an earlier process left; an error with ENOENT where there is none, with EBADMSG where
+  // what stands in its place is none of this program's.
   static Result<std::unique_ptr<Ring>> OpenLeft(const std::string& directory,
                                                 const RingStamp& stamp);
   // Rings of the same log in another directory: this one is a copy of it, or was moved.

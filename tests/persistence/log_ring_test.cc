@@ -1,10 +1,14 @@
 // What a start makes of the ring that a killed process left: under other options, in a start that
 // did not get to its end, where it cannot be used.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -56,6 +60,59 @@ class LogRingTest : public testing::Test {
 
   TemporaryDirectory directory_;
 };
+
+// --- a ring that cannot be used
+
+// What is in it may have been acknowledged, so nobody goes on without it unasked.
+TEST_F(LogRingTest, NothingStartsWithoutARingThatCannotBeOpened) {
+  SimDisk disk;
+  const wal::Options options = LazyOptions(16);
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  for (int i = 0; i < 20; ++i) boot.log->Append(RecordType::kEffect, 3, "in the ring");
+  const auto killed = Kill(disk);
+  struct Obstacle {
+    const char* says;
+    std::function<void(const std::string&path)> put, take;
+  };
+  int locked = -1;
+  const Obstacle obstacles[] = {
+      {"cannot lock the ring",
+       [&](const std::string& path) {
+         locked = open(path.c_str(), O_RDWR | O_CLOEXEC);
+         ASSERT_EQ(flock(locked, LOCK_EX), 0);
+       },
+       [&](const std::string&) { close(locked); }},
+      {"cannot open the ring",
+       [](const std::string& path) {
+         std::filesystem::rename(path, path + ".away");
+         std::filesystem::create_symlink(path, path);
+       },
+       [](const std::string& path) {
+         std::filesystem::remove(path);
+         std::filesystem::rename(path + ".away", path);
+       }},
+  };
+  for (const Obstacle& obstacle : obstacles) {
+    for (const RecoveryMode mode :
+         {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+      SCOPED_TRACE(testing::Message() << obstacle.says << ", mode " << static_cast<int>(mode));
+      wal::Options restart = WithRing(options);
+      restart.recovery = mode;
+      auto left_disk = killed->Kill();
+      const std::string path = RingIn(restart.ring_directory);
+      obstacle.put(path);
+      Boot refused = BootLog(*left_disk, restart);
+      EXPECT_EQ(refused.error.find(obstacle.says), 0u) << refused.error;
+      EXPECT_NE(refused.error.find("nothing was changed"), std::string::npos) << refused.error;
+      EXPECT_EQ(SegmentPaths(*left_disk), SegmentPaths(*killed));
+      obstacle.take(path);
+      Boot again = BootLog(*left_disk, restart);
+      ASSERT_NE(again.log, nullptr) << again.error;
+      EXPECT_EQ(again.records.size(), 20u);
+    }
+  }
+}
 
 // --- other options
 

@@ -262,8 +262,9 @@ TEST_F(LogTest, MovesToANewEpochWhenASyncFails) {
   EXPECT_EQ(found.log->metrics().epoch, epoch + 1);
   EXPECT_EQ(found.log->metrics().sync_errors, 1u);
   const auto after = disk.PowerCut();
+  found.log.reset();  // no start goes on beside a process that has the ring
   const Found again = Open(*after);
-  ASSERT_EQ(again.payloads.size(), 21u);
+  ASSERT_EQ(again.payloads.size(), 21u) << again.error;
   EXPECT_EQ(again.payloads.back(), "through the fault");
   EXPECT_TRUE(again.report.lost.empty());
 }
