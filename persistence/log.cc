@@ -113,6 +113,10 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
   // one day, it is older than what comes now. No number begins more than one epoch.
   number_ = recovered.numbers.empty() ? 0 : *recovered.numbers.rbegin();
   epoch_ += number_ - recovered.last_number;
+  if (recovered.aside_epoch > epoch_) {
+    number_ += recovered.aside_epoch - epoch_;
+    epoch_ = recovered.aside_epoch;
+  }
   predecessor_number_ = recovered.last_number;
   ring_epoch_ = recovered.ring_epoch;
   next_lsn_ = recovered.last_in_files + 1;
@@ -416,7 +420,12 @@ Status LogImpl::SetAsideCheckpoints(const Recovered& recovered) {
 
 Status LogImpl::ReplaceRing(Recovered& recovered, RecoveryReport* report) {
   recovered.ring_records.clear();
-  if (recovered.ring != nullptr) TRY(recovered.ring->Remove());
+  if (!recovered.aside_path.empty()) {
+    const std::string aside = TRY(Ring::SetAside(recovered.aside_path));
+    report->warnings.push_back(recovered.aside_reason + "; kept as " + aside);
+  } else if (recovered.ring != nullptr) {
+    TRY(recovered.ring->Remove());
+  }
   recovered.ring = nullptr;
   ring_epoch_ = 0;
   if (!options_.ring_directory.empty()) {

@@ -51,6 +51,10 @@ class Recovery {
   void FindGap();
   Status ReadRing();
   Status TakeSlot(Lsn lsn, bool* stop);
+  void LeaveRingOut() {
+    found_.aside_path = found_.ring->path();
+    found_.aside_reason = "the ring was left out too";
+  }
   Status Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
   Status StopBefore(const std::string& text);
   void Warn(std::string text) {
@@ -229,8 +233,8 @@ Status Recovery::OpenReader(Lsn durable) {
   return Status::Ok();
 }
 
-// Finds the ring that belongs to the end of this log. One that does not is set aside: it may hold
-// the only copy of something, for a person to look at.
+// Finds the ring that belongs to the end of this log. One that does not is to be set aside: it may
+// hold the only copy of something, for a person to look at.
 Status Recovery::FindRing() {
   const uint64_t interrupted_epoch = std::exchange(found_.ring_epoch, 0);
   if (found_.empty || options_.ring_directory.empty()) return Status::Ok();
@@ -238,7 +242,10 @@ Status Recovery::FindRing() {
   auto left = Ring::OpenLeft(options_.ring_directory, stamp);
   if (!left.ok()) {
     const int error = left.system_errno();
-    if (error == EBADMSG) Warn(std::string(left.message()));
+    if (error == EBADMSG) {
+      found_.aside_path = Ring::Path(options_.ring_directory, stamp);
+      found_.aside_reason = left.message();
+    }
     if (error != EBADMSG && error != ENOENT && error != ENOTDIR) {
       return Status::Error(
           std::string(left.message()) +
@@ -265,10 +272,12 @@ Status Recovery::FindRing() {
     ring_left_ = true;
     return Status::Ok();
   }
-  auto aside = ring->SetAside();
-  Warn("the ring in " + options_.ring_directory + " is of another " +
-       (stamped ? "epoch" : "boot, log or directory") + " and was not used; " +
-       (aside.ok() ? "kept as " + *aside : std::string(aside.message())));
+  // Where segments are missing it may be of an epoch to come.
+  constexpr uint64_t kEpochsMax = uint64_t{1} << 32;
+  if (stamped && epoch < found_.last_epoch + kEpochsMax) found_.aside_epoch = epoch;
+  found_.aside_path = ring->path();
+  found_.aside_reason = "the ring in " + options_.ring_directory + " is of another " +
+                        (stamped ? "epoch" : "boot, log or directory") + " and was not used";
   return Status::Ok();
 }
 
@@ -519,10 +528,9 @@ Status Recovery::ReadRing() {
   if (found_.ring == nullptr) return Status::Ok();
   RingHeader& header = found_.ring->header();
   if (stopped_early_) {
-    auto aside = found_.ring->SetAside();
-    found_.ring = nullptr;
-    Warn("the ring was left out too; " +
-         (aside.ok() ? "kept as " + *aside : std::string(aside.message())));
+    // Nor may the next start take it for one that goes on behind this one's segment.
+    found_.ring_epoch = 0;
+    LeaveRingOut();
     return Status::Ok();
   }
   if (header.given_up.load(std::memory_order_acquire) != 0) {
@@ -540,7 +548,10 @@ Status Recovery::ReadRing() {
   if (freed >= found_.next_lsn) {
     TRY(Lost(found_.next_lsn, freed, "the end of the log",
              "the ring says that these had been written"));
-    if (stopped_early_) return Status::Ok();
+    if (stopped_early_) {
+      LeaveRingOut();
+      return Status::Ok();
+    }
     found_.next_lsn = freed + 1;
     found_.last_in_files = freed;
   }
@@ -587,6 +598,7 @@ Status Recovery::TakeSlot(Lsn lsn, bool* stop) {
     } else {
       TRY(Lost(lsn, lsn, found_.ring->path(), "the checksum of a record in the ring is wrong"));
       if (stopped_early_) {
+        LeaveRingOut();
         *stop = true;
         return Status::Ok();
       }

@@ -79,6 +79,11 @@ struct Recovered {
     std::string_view payload;
   };
   std::unique_ptr<Ring> ring;  // null = none, or not to be used
+  // A file in the ring's place that may hold the only copy of something: to be kept under another
+  // name, once nothing else can fail. "" = none.
+  std::string aside_path;
+  std::string aside_reason;  // the sentence's beginning
+  uint64_t aside_epoch = 0;  // this log's: not to be given out again
   uint64_t ring_epoch = 0;
   Sharding ring_sharding;
   std::vector<RingRecord> ring_records;

@@ -39,19 +39,19 @@ std::string NamePrefix(uint64_t log_id) {
   return name;
 }
 
-std::string RingPath(const std::string& directory, const RingStamp& stamp) {
+constexpr uint64_t FileBytes(uint64_t slot_count, uint64_t data_bytes) {
+  return kHeaderBytes + slot_count * sizeof(Slot) + data_bytes;
+}
+
+}  // namespace
+
+std::string Ring::Path(const std::string& directory, const RingStamp& stamp) {
   char place[48];
   std::snprintf(place, sizeof(place), "%llx-%llx.ring",
                 static_cast<unsigned long long>(stamp.directory_device),
                 static_cast<unsigned long long>(stamp.directory_inode));
   return directory + "/" + NamePrefix(stamp.log_id) + place;
 }
-
-constexpr uint64_t FileBytes(uint64_t slot_count, uint64_t data_bytes) {
-  return kHeaderBytes + slot_count * sizeof(Slot) + data_bytes;
-}
-
-}  // namespace
 
 RingStamp Ring::StampFor(uint64_t log_id, const std::string& log_directory) {
   RingStamp stamp;
@@ -103,7 +103,7 @@ Result<std::unique_ptr<Ring>> Ring::Create(const std::string& directory, const R
   const uint64_t data_bytes = std::bit_ceil(std::max(bytes, kDataBytesMin));
   const uint64_t slot_count = data_bytes / kDataBytesPerSlot;
   auto ring = std::unique_ptr<Ring>(new Ring());
-  const std::string path = RingPath(directory, stamp);
+  const std::string path = Path(directory, stamp);
   const std::string unfinished = path + ".new";
   unlink(unfinished.c_str());
   const int fd = open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -162,14 +162,14 @@ std::vector<std::string> Ring::OfCopies(const std::string& directory, const Ring
   for (const auto& file : std::filesystem::directory_iterator(directory, error)) {
     const std::string name = file.path().filename();
     if (!name.starts_with(prefix) || !name.ends_with(".ring")) continue;
-    if (file.path() != RingPath(directory, stamp)) paths.push_back(file.path());
+    if (file.path() != Path(directory, stamp)) paths.push_back(file.path());
   }
   return paths;
 }
 
 Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const RingStamp& stamp) {
   auto ring = std::unique_ptr<Ring>(new Ring());
-  ring->path_ = RingPath(directory, stamp);
+  ring->path_ = Path(directory, stamp);
   const int fd = open(ring->path_.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return SystemError("open", ring->path_, errno);
   ring->fd_ = fd;
@@ -186,10 +186,7 @@ Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const
       header.data_bytes < kDataBytesMin || header.data_bytes > (uint64_t{1} << 40) ||
       header.slot_count != header.data_bytes / kDataBytesPerSlot ||
       FileBytes(header.slot_count, header.data_bytes) != static_cast<uint64_t>(info.st_size)) {
-    const std::string path = ring->path_;
-    const std::string aside = TRY(ring->SetAside());
-    return Status::Error("what stands at " + path + " is no ring of this program; kept as " + aside,
-                         EBADMSG);
+    return Status::Error("what stands at " + ring->path_ + " is no ring of this program", EBADMSG);
   }
   TRY(ring->Map(fd, header.slot_count, header.data_bytes));
   return ring;
@@ -201,13 +198,12 @@ Status Ring::Remove() {
   return Status::Ok();
 }
 
-Result<std::string> Ring::SetAside() {
+Result<std::string> Ring::SetAside(const std::string& path) {
   struct stat info;
-  if (fstat(fd_, &info) != 0) return SystemError("stat", path_, errno);
+  if (stat(path.c_str(), &info) != 0) return SystemError("stat", path, errno);
   // Named by its inode: two that are set aside never collide.
-  const std::string aside = path_ + ".aside-" + std::to_string(info.st_ino);
-  if (rename(path_.c_str(), aside.c_str()) != 0) return SystemError("rename", path_, errno);
-  path_.clear();
+  const std::string aside = path + ".aside-" + std::to_string(info.st_ino);
+  if (rename(path.c_str(), aside.c_str()) != 0) return SystemError("rename", path, errno);
   return aside;
 }
 

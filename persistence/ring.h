@@ -100,6 +100,10 @@ class Ring {
   // what stands in its place is none of this program's.
   static Result<std::unique_ptr<Ring>> OpenLeft(const std::string& directory,
                                                 const RingStamp& stamp);
+  // Where that one stands.
+  static std::string Path(const std::string& directory, const RingStamp& stamp);
+  // Keeps a file under another name for somebody to look at; yields that name.
+  static Result<std::string> SetAside(const std::string& path);
   // Rings of the same log in another directory: this one is a copy of it, or was moved.
   static std::vector<std::string> OfCopies(const std::string& directory, const RingStamp& stamp);
   ~Ring();
@@ -121,8 +125,6 @@ class Ring {
 
   // The file's name goes; the memory stays until the object does.
   Status Remove();
-  // Keeps the file under another name for somebody to look at; yields that name.
-  Result<std::string> SetAside();
 
  private:
   Ring() = default;

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -53,9 +54,19 @@ class LogRingTest : public testing::Test {
   }
   static std::string RingIn(const std::string& directory) {
     for (const auto& file : std::filesystem::directory_iterator(directory)) {
-      if (file.path().string().ends_with(".ring")) return file.path();
+      if (file.path().extension() == ".ring") return file.path();
     }
     return "";
+  }
+  static std::string AsideIn(const std::string& directory) {
+    for (const auto& file : std::filesystem::directory_iterator(directory)) {
+      if (file.path().extension().string().starts_with(".aside-")) return file.path();
+    }
+    return "";
+  }
+  static std::string BytesOf(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
   }
 
   TemporaryDirectory directory_;
@@ -110,6 +121,75 @@ TEST_F(LogRingTest, NothingStartsWithoutARingThatCannotBeOpened) {
       Boot again = BootLog(*left_disk, restart);
       ASSERT_NE(again.log, nullptr) << again.error;
       EXPECT_EQ(again.records.size(), 20u);
+    }
+  }
+}
+
+// What a start does not use it keeps for a person to look at, once it has got to its end; and until
+// then where the next start looks for it, which comes to the same.
+TEST_F(LogRingTest, IsKeptAsideByTheStartThatCanDoWithoutIt) {
+  const wal::Options options = LazyOptions(16);
+  SimDisk disk;
+  const auto begin = [&](SimDisk& on, int durable) {
+    Boot boot = BootLog(on, options);
+    EXPECT_NE(boot.log, nullptr) << boot.error;
+    const auto append = [&] {
+      const std::string payload = "record " + std::to_string(boot.log->last_lsn() + 1);
+      return boot.log->Append(RecordType::kEffect, 3, payload);
+    };
+    for (int i = 1; i < durable; ++i) append();
+    const Lsn last = append();
+    boot.log->RequestSync();
+    EXPECT_TRUE(WaitDurable(*boot.log, last));
+    for (int i = 0; i < 10; ++i) append();
+    return Kill(on);
+  };
+  const auto first = begin(disk, 3);
+  const std::string path = SegmentPaths(*first).back();
+  enum class Why { kDamagedFile, kDamagedRing, kOlderEpoch, kNewerEpoch };
+  for (const Why why : {Why::kDamagedFile, Why::kDamagedRing, Why::kOlderEpoch, Why::kNewerEpoch}) {
+    auto left_disk = first->Kill();
+    size_t expected = 3;
+    if (why == Why::kDamagedFile) {
+      left_disk->FlipBit(path, left_disk->Contents(path).find("record 2") * 8);
+      expected = 1;
+    } else if (why == Why::kDamagedRing) {
+      const std::string ring = RingIn(left());
+      std::string bytes = BytesOf(ring);
+      bytes[bytes.find("record 8")] ^= 1;
+      std::ofstream(ring, std::ios::binary) << bytes;
+      expected = 7;
+    } else if (why == Why::kOlderEpoch) {
+      wal::Options elsewhere = options;
+      elsewhere.ring_directory = "";
+      ASSERT_NE(BootLog(*left_disk, elsewhere).log, nullptr);
+    } else {
+      begin(*first->Kill(), 1);
+    }
+    bool failed = true;
+    for (uint64_t nth = 1; failed; nth += LongTests() ? 1 : 2) {
+      SCOPED_TRACE(testing::Message() << "case " << static_cast<int>(why) << ", call " << nth
+                                      << " of the first start fails");
+      wal::Options restart = WithRing(options);
+      const bool damaged = why == Why::kDamagedFile || why == Why::kDamagedRing;
+      restart.recovery = damaged ? RecoveryMode::kPrefix : RecoveryMode::kSalvage;
+      const std::string ring = BytesOf(RingIn(restart.ring_directory));
+      auto on = left_disk->Kill();
+      on->AddFault({.calls = kChangingCalls, .nth = nth, .error = EIO});
+      Boot boot = BootLog(*on, restart);
+      failed = on->failed_calls() > 0;
+      if (boot.log == nullptr) {
+        ASSERT_TRUE(failed) << boot.error;
+        ASSERT_TRUE(BytesOf(RingIn(restart.ring_directory)) == ring);
+        boot = BootLog(*on, restart);
+        ASSERT_NE(boot.log, nullptr) << boot.error;
+      }
+      ASSERT_EQ(boot.records.size(), expected) << testing::PrintToString(boot.report.warnings);
+      ASSERT_TRUE(damaged || boot.report.lost.empty());
+      ASSERT_TRUE(BytesOf(AsideIn(restart.ring_directory)) == ring);
+      const std::string warnings = testing::PrintToString(boot.report.warnings);
+      ASSERT_NE(warnings.find("kept as " + AsideIn(restart.ring_directory)), std::string::npos)
+          << warnings;
     }
   }
 }
