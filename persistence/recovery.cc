@@ -51,10 +51,16 @@ class Recovery {
   void FindGap();
   Status ReadRing();
   Status TakeSlot(Lsn lsn, bool* stop);
+  // Of what is durable, the last LSN that the ring can have: it has slots for so many.
+  Lsn DurableInRing() const {
+    return std::min(reader_->durable_lsn(), freed_ + found_.ring->slot_count());
+  }
   void LeaveRingOut() {
     found_.aside_path = found_.ring->path();
     found_.aside_reason = "the ring was left out too";
   }
+  Status MeetDamage(const Frame& frame);
+  Status TellOpenEnd(bool log_ends);
   Status Lost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
   Status StopBefore(const std::string& text);
   void Warn(std::string text) {
@@ -81,6 +87,15 @@ class Recovery {
   uint64_t unsaid_ = 0;      // warnings beyond kWarningsMax
   Lsn next_before_gap_ = 0;  // next_lsn as it would be without a void gap
   bool ring_left_ = false;   // and of this log's end
+  // Up to here the ring has given back what the files hold; what is above it is in the ring too.
+  // kUnknownLsn: there is none to be used.
+  Lsn freed_ = kUnknownLsn;
+  // What is missing behind the last record so far, and in the ring unless one follows.
+  struct Missing {
+    Lsn first, last;
+    std::string where, reason;
+  };
+  std::vector<Missing> open_end_;
   bool stopped_cleanly_ = false;
   bool stopped_early_ = false;            // kPrefix met something bad
   const SegmentInfo* segment_ = nullptr;  // the last one that a frame came from
@@ -94,6 +109,7 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) 
   TRY(FindRing());
   found_.units = CountUnits();
   if (found_.ring != nullptr && !HasVoidGap()) {
+    freed_ = found_.ring->header().freed_lsn.load(std::memory_order_acquire);
     TRY(OpenReader(found_.ring->header().durable_lsn.load(std::memory_order_acquire)));
   }
   TRY(ReadSegments());
@@ -310,6 +326,7 @@ Status Recovery::ReadSegments() {
     }
     TRY(TakeFrame(frame));
   }
+  if (!stopped_early_) TRY(TellOpenEnd(/*log_ends=*/true));
   report_.segments_processed = reader_->segments().size();
   if (stopped_early_ && segment_ != nullptr) {
     report_.segments_processed = static_cast<uint64_t>(segment_ - reader_->segments().data()) + 1;
@@ -329,8 +346,9 @@ Status Recovery::ReadSegments() {
            "begins anew behind it");
     }
     found_.plan.last = std::max(found_.plan.last, checkpoint_lsn());
-    // LSNs that were durable are not given out again, even where nothing is left of them.
-    found_.next_lsn = std::max(found_.next_lsn, reader_->durable_lsn() + 1);
+    // LSNs that were durable are not given out again, even where nothing is left of them; ReadRing
+    // sees to those that the ring has.
+    found_.next_lsn = std::max(found_.next_lsn, std::min(reader_->durable_lsn(), freed_) + 1);
     next_before_gap_ = found_.next_lsn;
     for (const SegmentInfo& segment : reader_->segments()) {
       if (!segment.gap_void) continue;
@@ -346,6 +364,10 @@ Status Recovery::ReadSegments() {
 }
 
 Status Recovery::EnterSegment(const SegmentInfo& segment) {
+  if (segment.problem.empty()) {
+    TRY(TellOpenEnd(/*log_ends=*/false));
+    if (stopped_early_) return Status::Ok();
+  }
   if (segment.problem.empty() && segment.after_gap && segment.gap_damaged) {
     const std::string text = "logging was off for a while before " + segment.name +
                              ", and the checkpoint from then is damaged";
@@ -387,7 +409,11 @@ Status Recovery::TakeFrame(const Frame& frame) {
       return Status::Ok();
     case Verdict::kCorrupt:
     case Verdict::kMissing:
-      return Lost(frame.lost_first, frame.lost_last, Where(frame), frame.reason);
+      return MeetDamage(frame);
+  }
+  if (IsRecord(frame.type) || frame.skipped) {
+    TRY(TellOpenEnd(/*log_ends=*/false));
+    if (stopped_early_) return Status::Ok();
   }
   found_.last_good_bytes = std::max(found_.last_good_bytes, frame.end);
   stopped_cleanly_ = frame.type == static_cast<uint8_t>(FrameType::kStop);
@@ -395,6 +421,28 @@ Status Recovery::TakeFrame(const Frame& frame) {
     sealed_.insert(frame.segment);
   }
   TakeRecord(frame);
+  return Status::Ok();
+}
+
+// What is missing at the log's end may be in the ring.
+Status Recovery::MeetDamage(const Frame& frame) {
+  if (frame.lost_last >= frame.lost_first && frame.lost_last > freed_) {
+    open_end_.push_back({frame.lost_first, frame.lost_last, Where(frame), frame.reason});
+    return Status::Ok();
+  }
+  return Lost(frame.lost_first, frame.lost_last, Where(frame), frame.reason);
+}
+
+Status Recovery::TellOpenEnd(bool log_ends) {
+  for (const Missing& missing : std::exchange(open_end_, {})) {
+    const Lsn last = log_ends ? std::min(missing.last, freed_) : missing.last;
+    if (last < missing.first) {
+      Warn(missing.where + ": " + missing.reason + "; what stood there is taken from the ring");
+      continue;
+    }
+    TRY(Lost(missing.first, last, missing.where, missing.reason));
+    if (stopped_early_) break;
+  }
   return Status::Ok();
 }
 
@@ -544,21 +592,20 @@ Status Recovery::ReadRing() {
     found_.ring_epoch = 0;
     return Status::Ok();
   }
-  const Lsn freed = header.freed_lsn.load(std::memory_order_acquire);
-  if (freed >= found_.next_lsn) {
-    TRY(Lost(found_.next_lsn, freed, "the end of the log",
+  if (freed_ >= found_.next_lsn) {
+    TRY(Lost(found_.next_lsn, freed_, "the end of the log",
              "the ring says that these had been written"));
     if (stopped_early_) {
       LeaveRingOut();
       return Status::Ok();
     }
-    found_.next_lsn = freed + 1;
-    found_.last_in_files = freed;
+    found_.next_lsn = freed_ + 1;
+    found_.last_in_files = freed_;
   }
   bool stop = false;
   while (!stop) TRY(TakeSlot(found_.next_lsn, &stop));
   // A slot that was reserved and has nothing behind it tells nobody anything.
-  while (!found_.ring_records.empty() &&
+  while (!found_.ring_records.empty() && found_.next_lsn - 1 > DurableInRing() &&
          found_.ring_records.back().header.type == static_cast<uint8_t>(FrameType::kVoid)) {
     found_.ring_records.pop_back();
     --found_.next_lsn;
@@ -570,8 +617,11 @@ Status Recovery::TakeSlot(Lsn lsn, bool* stop) {
   Slot& slot = found_.ring->slot(lsn);
   const SlotState state = slot.state.load(std::memory_order_acquire);
   // A payload that lived in the process' memory is gone though its shards had been released: what
-  // came after may have seen it, so nothing after it is taken. None of that had been promised.
-  if (slot.lsn.load(std::memory_order_acquire) != lsn || state == SlotState::kHeapPublished) {
+  // came after may have seen it, so nothing after it is taken. None of that had been promised,
+  // unless it was durable.
+  const bool gone =
+      slot.lsn.load(std::memory_order_acquire) != lsn || state == SlotState::kHeapPublished;
+  if (gone && lsn > DurableInRing()) {
     *stop = true;
     return Status::Ok();
   }
@@ -580,7 +630,10 @@ Status Recovery::TakeSlot(Lsn lsn, bool* stop) {
   header.type = static_cast<uint8_t>(FrameType::kVoid);
   header.shard = kBroadcastShard;
   std::string_view payload;
-  if (state == SlotState::kPublished) {
+  std::string lost;
+  if (gone) {
+    lost = "a record that had been durable is neither in the files nor in the ring";
+  } else if (state == SlotState::kPublished) {
     FrameHeader stated = {};
     stated.length = slot.length;
     stated.lsn = lsn;
@@ -596,12 +649,15 @@ Status Recovery::TakeSlot(Lsn lsn, bool* stop) {
       header = stated;
       payload = bytes;
     } else {
-      TRY(Lost(lsn, lsn, found_.ring->path(), "the checksum of a record in the ring is wrong"));
-      if (stopped_early_) {
-        LeaveRingOut();
-        *stop = true;
-        return Status::Ok();
-      }
+      lost = "the checksum of a record in the ring is wrong";
+    }
+  }
+  if (!lost.empty()) {
+    TRY(Lost(lsn, lsn, found_.ring->path(), lost));
+    if (stopped_early_) {
+      LeaveRingOut();
+      *stop = true;
+      return Status::Ok();
     }
   }
   if (header.type == static_cast<uint8_t>(FrameType::kVoid)) header.crc = BodyCrc(header, {});

@@ -5,7 +5,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -16,6 +19,7 @@
 #include "persistence/backlog.h"
 #include "persistence/log.h"
 #include "persistence/ring.h"
+#include "persistence/segment.h"
 #include "tests/persistence/backlog_story.h"
 #include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
@@ -67,6 +71,14 @@ class LogRingTest : public testing::Test {
   static std::string BytesOf(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+  // The last LSN whose slot a ring had given back.
+  static Lsn FreedIn(const std::string& directory) {
+    Lsn freed = 0;
+    const std::string bytes = BytesOf(RingIn(directory));
+    std::memcpy(&freed, bytes.data() + offsetof(wal::RingHeader, freed_lsn), sizeof(freed));
+    return freed;
   }
 
   TemporaryDirectory directory_;
@@ -190,6 +202,73 @@ TEST_F(LogRingTest, IsKeptAsideByTheStartThatCanDoWithoutIt) {
       const std::string warnings = testing::PrintToString(boot.report.warnings);
       ASSERT_NE(warnings.find("kept as " + AsideIn(restart.ring_directory)), std::string::npos)
           << warnings;
+    }
+  }
+}
+
+// --- an end that only the ring has
+
+// Of what is durable the ring keeps what shares the file's last block with what is not: where that
+// block is damaged nothing is lost.
+TEST_F(LogRingTest, HoldsWhatADamagedEndOfTheFilesHeld) {
+  const wal::Options options = LazyOptions(16);
+  SimDisk disk;
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  const Lsn count = 20;
+  for (Lsn lsn = 1; lsn <= count; ++lsn) {
+    boot.log->Append(RecordType::kEffect, 3,
+                     "record " + std::to_string(lsn) + std::string(500, '.'));
+    if (lsn + 2 < count) continue;  // the last are alone, each with a statement of what is durable
+    boot.log->RequestSync();
+    ASSERT_TRUE(WaitDurable(*boot.log, lsn));
+  }
+  const auto killed = Kill(disk);
+  const std::string path = SegmentPaths(*killed).back();
+  const std::string bytes = killed->Contents(path);
+  const Lsn freed = FreedIn(left());
+  ASSERT_GT(freed, 0u);
+  ASSERT_LT(freed, count);
+  for (Lsn first = 1; first <= count; ++first) {
+    for (const bool reads : {true, false}) {
+      SCOPED_TRACE(testing::Message() << "damaged from record " << first << " on"
+                                      << (reads ? "" : ", which cannot be read"));
+      const uint64_t at = bytes.find("record " + std::to_string(first) + ".");
+      const uint64_t end = bytes.find_last_not_of('\0') + 1;
+      // With the first sector behind the header a GAP could be gone: that one is read with it.
+      if (!reads && at < wal::kSegmentHeaderBytes + SimDisk::kSectorBytes) continue;
+      for (const RecoveryMode mode : {RecoveryMode::kStrict, RecoveryMode::kSalvage}) {
+        auto hurt = killed->Kill();
+        std::string damaged = bytes;
+        hurt->PutFile(path, damaged.replace(at, end - at, end - at, '?'));
+        for (uint64_t from = at; !reads && from < end; from += SimDisk::kSectorBytes) {
+          hurt->BreakSector(path, from / SimDisk::kSectorBytes);
+        }
+        wal::Options restart = WithRing(options);
+        restart.recovery = mode;
+        if (mode == RecoveryMode::kStrict && !reads) continue;
+        if (mode == RecoveryMode::kStrict && first <= freed) {
+          ASSERT_EQ(BootLog(*hurt, restart).log, nullptr);
+          continue;
+        }
+        Boot again = BootLog(*hurt, restart);
+        ASSERT_NE(again.log, nullptr) << again.error;
+        // What cannot be read takes good ones before it along.
+        const bool loses = first <= freed || !again.report.lost.empty();
+        const Lsn lost_first = again.report.lost.empty() ? first : again.report.lost.front().first;
+        ASSERT_LE(lost_first, first);
+        ASSERT_EQ(again.report.corrupted_entries, loses ? freed + 1 - lost_first : 0u)
+            << testing::PrintToString(again.report.warnings);
+        for (Lsn lsn = 1; lsn <= count; ++lsn) {
+          ASSERT_EQ(again.records.count(lsn), loses && lsn >= lost_first && lsn <= freed ? 0u : 1u)
+              << lsn;
+        }
+        ASSERT_EQ(again.log->last_lsn(), count);
+        const auto cut = hurt->PowerCut();
+        restart.ring_directory = "";
+        restart.recovery = RecoveryMode::kSalvage;
+        ASSERT_TRUE(BootLog(*cut, restart).records == again.records);
+      }
     }
   }
 }
