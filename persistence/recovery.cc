@@ -35,6 +35,7 @@ class Recovery {
   uint32_t CountUnits();
   Status OpenReader(Lsn durable);
   Status FindRing();
+  bool MayHaveBegun(Ring& ring, uint64_t epoch) const;
   Sharding ShardingOfRing(Ring& ring, uint64_t epoch) const;
   bool HasVoidGap() const {
     const auto& segments = reader_->segments();
@@ -84,9 +85,11 @@ class Recovery {
   std::vector<Lsn> stated_checkpoints_;  // by their names
   Lsn damaged_checkpoint_lsn_ = 0;       // the highest of them
   uint64_t last_number_ = ~uint64_t{0};
-  uint64_t unsaid_ = 0;      // warnings beyond kWarningsMax
-  Lsn next_before_gap_ = 0;  // next_lsn as it would be without a void gap
-  bool ring_left_ = false;   // and of this log's end
+  uint64_t unsaid_ = 0;        // warnings beyond kWarningsMax
+  Lsn next_before_gap_ = 0;    // next_lsn as it would be without a void gap
+  bool ring_left_ = false;     // and of this log's end
+  bool ring_guessed_ = false;  // no readable segment is of its epoch
+  bool ring_unfit_ = false;    // and they hold records that may not be of its life
   // Up to here the ring has given back what the files hold; what is above it is in the ring too.
   // kUnknownLsn: there is none to be used.
   Lsn freed_ = kUnknownLsn;
@@ -110,7 +113,9 @@ Result<Recovered> Recovery::Run(const std::function<Identity()>& make_identity) 
   found_.units = CountUnits();
   if (found_.ring != nullptr && !HasVoidGap()) {
     freed_ = found_.ring->header().freed_lsn.load(std::memory_order_acquire);
-    TRY(OpenReader(found_.ring->header().durable_lsn.load(std::memory_order_acquire)));
+    const Lsn durable = found_.ring->header().durable_lsn.load(std::memory_order_acquire);
+    // Of one whose files are not known it says nothing about others.
+    if (!ring_guessed_) TRY(OpenReader(durable));
   }
   TRY(ReadSegments());
   TRY(ReadRing());
@@ -281,7 +286,9 @@ Status Recovery::FindRing() {
   const uint64_t epoch = ring->header().epoch.load(std::memory_order_acquire);
   const bool stamped = ring->header().stamp == stamp;
   // A recovery that was itself interrupted has begun an epoch whose ring is the older one.
-  if (stamped && (epoch == found_.last_epoch || (epoch != 0 && epoch == interrupted_epoch))) {
+  ring_guessed_ = stamped && MayHaveBegun(*ring, epoch);
+  if (stamped &&
+      (epoch == found_.last_epoch || (epoch != 0 && epoch == interrupted_epoch) || ring_guessed_)) {
     found_.ring_epoch = epoch;
     found_.ring_sharding = ShardingOfRing(*ring, epoch);
     found_.ring = std::move(ring);
@@ -295,6 +302,18 @@ Status Recovery::FindRing() {
   found_.aside_reason = "the ring in " + options_.ring_directory + " is of another " +
                         (stamped ? "epoch" : "boot, log or directory") + " and was not used";
   return Status::Ok();
+}
+
+// In one of the last segments, whose headers cannot be read: no number begins more than one epoch.
+// Not where the log had been given up: one of them may have been a gap without its checkpoint.
+bool Recovery::MayHaveBegun(Ring& ring, uint64_t epoch) const {
+  if (ring.header().given_up.load(std::memory_order_acquire) != 0) return false;
+  const auto unreadable =
+      std::find_if(reader_->segments().rbegin(), reader_->segments().rend(),
+                   [](const SegmentInfo& each) { return each.problem != kForeignProblem; });
+  return unreadable != reader_->segments().rend() && unreadable->number > found_.last_number &&
+         epoch > found_.last_epoch &&
+         epoch - found_.last_epoch <= unreadable->number - found_.last_number;
 }
 
 // One from before it was stamped with that is as the segments of its epoch. The newest segment of
@@ -426,6 +445,15 @@ Status Recovery::TakeFrame(const Frame& frame) {
 
 // What is missing at the log's end may be in the ring.
 Status Recovery::MeetDamage(const Frame& frame) {
+  if (ring_guessed_ && frame.segment != nullptr && !frame.segment->problem.empty()) {
+    // Its epoch began at or below the first LSN that its ring kept: where the files go on above
+    // that, they may show what it had replaced.
+    if (frame.lost_first > freed_ + 1) {
+      ring_unfit_ = true;
+      freed_ = kUnknownLsn;
+    }
+    return Lost(frame.lost_first, frame.lost_last, Where(frame), frame.reason);
+  }
   if (frame.lost_last >= frame.lost_first && frame.lost_last > freed_) {
     open_end_.push_back({frame.lost_first, frame.lost_last, Where(frame), frame.reason});
     return Status::Ok();
@@ -575,7 +603,7 @@ Status Recovery::StopBefore(const std::string& text) {
 Status Recovery::ReadRing() {
   if (found_.ring == nullptr) return Status::Ok();
   RingHeader& header = found_.ring->header();
-  if (stopped_early_) {
+  if (stopped_early_ || ring_unfit_) {
     // Nor may the next start take it for one that goes on behind this one's segment.
     found_.ring_epoch = 0;
     LeaveRingOut();

@@ -273,6 +273,92 @@ TEST_F(LogRingTest, HoldsWhatADamagedEndOfTheFilesHeld) {
   }
 }
 
+// That the file which began its epoch cannot be read is no reason to do without both. What else
+// that file said nobody knows, so something is told as lost.
+TEST_F(LogRingTest, CountsWhereTheFirstFileOfItsEpochCannotBeRead) {
+  const wal::Options options = LazyOptions(16);
+  for (const int written : {0, 3, 30}) {
+    SimDisk disk;
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const Lsn before = boot.log->Append(RecordType::kEffect, 3, "before");
+    boot.log.reset();
+    boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    for (int i = 0; i < 40; ++i) {
+      const Lsn lsn = boot.log->Append(RecordType::kEffect, 3, std::string(500, '.'));
+      if (i + 1 != written) continue;
+      boot.log->RequestSync();
+      ASSERT_TRUE(WaitDurable(*boot.log, lsn));
+    }
+    const auto killed = Kill(disk);
+    killed->FlipBit(SegmentPaths(*killed).back(), 100);
+    const Lsn freed = FreedIn(left());
+    ASSERT_EQ(freed > before, written == 30);
+    SCOPED_TRACE(testing::Message() << written << " written");
+    wal::Options restart = WithRing(options);
+    restart.recovery = RecoveryMode::kStrict;
+    auto hurt = killed->Kill();
+    ASSERT_EQ(BootLog(*hurt, restart).log, nullptr);
+    restart.recovery = RecoveryMode::kPrefix;
+    {
+      const Boot prefix = BootLog(*hurt, restart);
+      ASSERT_EQ(prefix.records.size(), before) << prefix.error;
+      ASSERT_NE(AsideIn(restart.ring_directory), "");
+    }
+    restart = WithRing(options);
+    restart.recovery = RecoveryMode::kSalvage;
+    hurt = killed->Kill();
+    for (int start = 0; start < 2; ++start) {
+      const Boot salvage = BootLog(*hurt, restart);
+      ASSERT_NE(salvage.log, nullptr) << salvage.error;
+      for (Lsn lsn = 1; lsn <= before + 40; ++lsn) {
+        ASSERT_EQ(salvage.records.count(lsn), lsn > before && lsn <= freed ? 0u : 1u)
+            << lsn << testing::PrintToString(salvage.report.warnings);
+      }
+      ASSERT_EQ(AsideIn(restart.ring_directory), "");
+      ASSERT_TRUE(start > 0 || !salvage.report.lost.empty());
+    }
+  }
+}
+
+// A life that began below the end of the files replaced what they still show.
+TEST_F(LogRingTest, DoesNotFollowRecordsThatItsLifeHadReplaced) {
+  wal::Options options = LazyOptions(16);
+  options.keep_segments = 10;
+  SimDisk disk;
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  for (int i = 1; i <= 10; ++i) {
+    boot.log->Append(RecordType::kEffect, 3, "old " + std::to_string(i) + ".");
+  }
+  boot.log.reset();
+  const std::string path = SegmentPaths(disk).back();
+  const uint64_t hurt_at = disk.Contents(path).find("old 5.") * 8;
+  disk.FlipBit(path, hurt_at);
+  options.recovery = RecoveryMode::kPrefix;
+  boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  ASSERT_EQ(boot.log->last_lsn(), 4u);
+  for (int i = 0; i < 10; ++i) boot.log->Append(RecordType::kEffect, 3, "new");
+  const auto killed = Kill(disk);
+  for (const std::string& each : SegmentPaths(*killed)) {
+    killed->FlipBit(each, each == path ? hurt_at : 100);  // the old damage was one of reading
+  }
+  for (const RecoveryMode mode :
+       {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+    wal::Options restart = WithRing(options);
+    restart.recovery = mode;
+    const auto hurt = killed->Kill();
+    const Boot again = BootLog(*hurt, restart);
+    ASSERT_EQ(again.log == nullptr, mode == RecoveryMode::kStrict) << again.error;
+    if (again.log == nullptr) continue;
+    ASSERT_FALSE(mode == RecoveryMode::kSalvage && again.report.lost.empty());
+    for (const auto& [lsn, record] : again.records) ASSERT_NE(record.payload, "new") << lsn;
+    ASSERT_NE(AsideIn(restart.ring_directory), "") << testing::PrintToString(again.report.warnings);
+  }
+}
+
 // --- other options
 
 struct Renumbering {
