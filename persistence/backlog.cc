@@ -72,17 +72,47 @@ void LogBacklog::CutStages(const Plan& plan) {
   const uint64_t window =
       options_.stage_bytes != 0
           ? options_.stage_bytes
-          : std::max(kStageBytesMin, kStageRecordsPerUnit * units_ * record_bytes);
+          : std::clamp(kStageRecordsPerUnit * units_ * record_bytes, kStageBytesMin, kStageBytesMax);
   uint64_t bytes = plan.checkpoint ? plan.checkpoint->file_bytes : 0;
   uint64_t next = bytes + window;
+  std::vector<SegmentPart> parts;
   for (const Plan::Segment& segment : plan.segments) {
+    const uint64_t number = segment.info.number;
+    segment_paths_[number] = segment.info.path;
     const uint64_t end = bytes + segment.end - kSegmentHeaderBytes;
+    uint64_t begin_offset = kSegmentHeaderBytes;
     for (; next < end && units_ > 1; next += window) {
-      stages_.push_back({segment.info.number, kSegmentHeaderBytes + next - bytes, next});
+      const uint64_t offset = kSegmentHeaderBytes + next - bytes;
+      parts.push_back({number, begin_offset, offset});
+      stages_.push_back({number, offset, next, std::exchange(parts, {})});
+      begin_offset = offset;
     }
+    if (begin_offset < segment.end) parts.push_back({number, begin_offset, segment.end});
     bytes = end;
   }
-  stages_.push_back({~uint64_t{0}, ~uint64_t{0}, total_bytes_});
+  stages_.push_back({~uint64_t{0}, ~uint64_t{0}, total_bytes_, std::move(parts)});
+}
+
+// What cannot be read is taken from the mapping, page by page.
+void LogBacklog::ReadStage(size_t number) {
+  if (number != stages_read_ || number >= stages_.size()) return;
+  ++stages_read_;
+  std::shared_ptr<ReadAhead>& read = reads_[number % kReadAheads];
+  if (read == nullptr || read.use_count() > 1) read = std::make_shared<ReadAhead>();
+  read->parts.clear();
+  uint64_t bytes = 0;
+  for (const SegmentPart& part : stages_[number].parts) bytes += part.end - part.begin;
+  if (read->memory.size() < bytes) read->memory.resize(bytes);
+  char* at = read->memory.data();
+  for (const SegmentPart& part : stages_[number].parts) {
+    const size_t size = part.end - part.begin;
+    auto file = disk_.Open(segment_paths_[part.segment_number], OpenMode::kRead);
+    if (!file.ok()) continue;
+    const auto got = (*file)->ReadAt(part.begin, {at, size});
+    if (!got.ok() || *got != size) continue;
+    read->parts.push_back({part, at});
+    at += size;
+  }
 }
 
 std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
@@ -217,8 +247,12 @@ bool LogBacklog::ReadIndexes(Source& source) {
   for (uint64_t offset = source.segment.last_index; offset != 0;) {
     FrameHeader header;
     std::string_view payload;
-    if (offset >= before || !source.Check(offset, &header, &payload)) return false;
+    if (offset >= before || !source.FrameAt(offset, nullptr, &header, &payload) ||
+        !source.Checks(offset, header, payload)) {
+      return false;
+    }
     if (header.type != static_cast<uint8_t>(FrameType::kIndex)) return false;
+    payload = payload.substr(sizeof(header), header.length);
     auto view = IndexView::Parse(payload);
     if (!view.ok()) return false;
     std::vector<uint16_t> shards;
@@ -312,11 +346,13 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
   TRY(FindOffsets(source, end, done, call));
   const std::vector<uint64_t>& offsets = call.offsets;
   const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
+  const ReadAhead::Part* const read =
+      call.read == nullptr ? nullptr : call.read->Find(source.segment.info.number);
   const auto prefetch = [&](size_t i) {
-    if (i < offsets.size()) PrefetchRecord(source.bytes.data() + offsets[i]);
+    if (i < offsets.size()) PrefetchRecord(source.At(offsets[i], read));
   };
   const auto tell = [&](size_t i) {
-    if (i < offsets.size() && call.ahead) call.ahead(source.Peek(offsets[i]));
+    if (i < offsets.size() && call.ahead) call.ahead(source.Peek(offsets[i], read));
   };
   for (size_t i = 0; i < kPrefetchAhead; ++i) prefetch(i);
   for (size_t i = 0; i < kTellAhead; ++i) tell(i);
@@ -325,17 +361,13 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
     tell(i + kTellAhead);
     const uint64_t offset = offsets[i];
     FrameHeader header = {};
-    std::string_view payload;
-    bool good = false;
-    if (offset + sizeof(header) <= source.bytes.size() && source.Load(offset, sizeof(header))) {
-      std::memcpy(&header, source.bytes.data() + offset, sizeof(header));
+    std::string_view frame;
+    bool good = source.FrameAt(offset, read, &header, &frame);
+    if (good) {
       const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
                          header.length > kLargeTxnBytes && units_ > 1;
-      if (large && IsChecked(source, offset)) {
-        payload = source.bytes.substr(offset + sizeof(header), header.length);
-        good = true;
-      } else {
-        good = source.Check(offset, &header, &payload);
+      if (!large || !IsChecked(source, offset)) {
+        good = source.Checks(offset, header, frame);
         if (good && large) RememberChecked(source, offset);
       }
     }
@@ -345,7 +377,8 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
       continue;
     }
     call.last_lsn = header.lsn;
-    if (header.lsn > call.checkpoint_lsn) ApplyRecordOf(header, payload, shard_count, call);
+    if (header.lsn <= call.checkpoint_lsn) continue;
+    ApplyRecordOf(header, frame.substr(sizeof(header), header.length), shard_count, call);
   }
   return Status::Ok();
 }
@@ -445,7 +478,7 @@ void LogBacklog::ApplyTxn(const FrameHeader& header, std::string_view payload, u
 
 Result<bool> LogBacklog::Replay(const Piece& piece, const Apply& apply, const Ahead& ahead) {
   CHECK_LT(piece.unit, units_);
-  Call call{.unit = piece.unit, .apply = apply, .ahead = ahead};
+  Call call{.unit = piece.unit, .apply = apply, .ahead = ahead, .read = piece.read.get()};
   UnitState& state = unit_states_[piece.unit];
   if (by_turns_) {
     TRY(ReplayTurn(&state, call));
@@ -502,9 +535,22 @@ Result<Level*> LogBacklog::ReplayChunksOf(Call& call) {
 Result<bool> LogBacklog::NextPiece(Piece* piece) {
   if (by_turns_) return NextPieceOfTurn(piece);
   const uint64_t number = next_piece_.fetch_add(1, std::memory_order_relaxed);
+  const auto stage = static_cast<uint32_t>(number / units_);
+  const bool begins = stage != piece->stage;
   piece->unit = static_cast<uint32_t>(number % units_);
-  piece->stage = static_cast<uint32_t>(number / units_);
-  return number < units_ * stages_.size();
+  piece->stage = stage;
+  if (begins) piece->read.reset();
+  if (stage >= stages_.size()) return false;
+  if (units_ == 1) return true;
+  // The next stage is read by one while the others are still at this one.
+  if (begins || piece->unit == units_ / 2) {
+    const std::lock_guard lock(reads_mutex_);
+    ReadStage(piece->unit == units_ / 2 ? stage + 1 : stage);
+    if (begins && stage < stages_read_ && stages_read_ - stage <= kReadAheads) {
+      piece->read = reads_[stage % kReadAheads];
+    }
+  }
+  return true;
 }
 
 Status LogBacklog::ReplayInOrder(const std::function<Status(const RecordView&)>& apply) {

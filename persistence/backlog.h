@@ -21,6 +21,8 @@
 
 namespace crab::wal {
 
+struct ReadAhead;  // persistence/backlog_impl.h
+
 class Backlog {
  public:
   // The effects of one record (or of one chunk of a checkpoint, lsn = the checkpoint's) that
@@ -45,6 +47,8 @@ class Backlog {
   struct Piece {
     uint32_t unit = 0;
     uint32_t stage = kLastStage;
+    // What has been read of the stage, where NextPiece gave it; lives as long as pieces have it.
+    std::shared_ptr<const ReadAhead> read = nullptr;
   };
   static constexpr uint32_t kLastStage = ~uint32_t{0};  // of however many: all of the log
 
@@ -65,7 +69,7 @@ class Backlog {
   // stage, also where somebody has replayed more of it already. Not in any order: the call takes
   // part in unpacking the next window, or waits for those who are replaying this one; so whoever has
   // been given a piece replays it, and when none is left all is replayed. An error is one of Replay,
-  // on whatever thread.
+  // on whatever thread. `*piece` is the one that the same thread was given before, or a new one.
   virtual Result<bool> NextPiece(Piece* piece) = 0;
 
   // Replays what is left of the unit up to the end of the stage (not in any order: what the window

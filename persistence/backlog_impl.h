@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -39,11 +41,14 @@ constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
 // its table) is shared by as many.
 constexpr uint64_t kStageBytesMin = uint64_t{4} << 20;
 constexpr uint64_t kStageRecordsPerUnit = 64;
+// Of each stage that is worked on, and of the next one, so much is in memory twice.
+constexpr uint64_t kStageBytesMax = uint64_t{16} << 20;
+constexpr size_t kReadAheads = 3;
 // Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
 // are asked for ahead of the one being applied, each by its first lines; and of one that is so near
 // that they have come, what it is about.
-constexpr size_t kPrefetchAhead = 12;
-constexpr size_t kTellAhead = 6;
+constexpr size_t kPrefetchAhead = 24;
+constexpr size_t kTellAhead = 12;
 constexpr size_t kCacheLine = 64;
 inline void PrefetchRecord(const char* record) {
   __builtin_prefetch(record);
@@ -60,6 +65,30 @@ struct Tally {
 
   void Warn(std::string text) {
     if (warnings.size() < kWarningsMax) warnings.push_back(std::move(text));
+  }
+};
+
+// Bytes of a segment, at [begin, end) of its file.
+struct SegmentPart {
+  uint64_t segment_number;
+  uint64_t begin, end;
+};
+
+// A stage's bytes, read. To take them from the mapping would cost a page fault for every page, which
+// is more than reading them; a client's unit, which needs few of them, is taken from there.
+struct ReadAhead {
+  struct Part {
+    SegmentPart place;
+    const char* bytes;
+  };
+  std::string memory;
+  std::vector<Part> parts;
+
+  const Part* Find(uint64_t segment_number) const {
+    for (const Part& part : parts) {
+      if (part.place.segment_number == segment_number) return &part;
+    }
+    return nullptr;
   }
 };
 
@@ -101,32 +130,58 @@ struct Source {
     return true;
   }
 
-  // The first bytes of the payload of the record at an offset, as far as they are in memory.
-  std::string_view Peek(uint64_t offset) const {
-    constexpr uint64_t kPeekedBytes = 2 * kCacheLine;
-    if (offset + kPeekedBytes > bytes.size()) return {};
-    if (blocks[offset / kBlockBytes].load(std::memory_order_acquire) != Block::kLoaded ||
-        offset / kBlockBytes != (offset + kPeekedBytes - 1) / kBlockBytes) {
-      return {};
+  // Where the bytes from an offset on are, or will be once they have been loaded.
+  const char* At(uint64_t offset, const ReadAhead::Part* read) const {
+    if (read != nullptr && offset >= read->place.begin && offset < read->place.end) {
+      return read->bytes + (offset - read->place.begin);
     }
-    FrameHeader header;
-    std::memcpy(&header, bytes.data() + offset, sizeof(header));
-    return bytes.substr(offset + sizeof(header),
-                        std::min<uint64_t>(header.length, kPeekedBytes - sizeof(header)));
+    return bytes.data() + offset;
   }
 
-  // The frame at an offset; false: none checks there.
-  bool Check(uint64_t offset, FrameHeader* header, std::string_view* payload) {
-    if (offset < kSegmentHeaderBytes || offset + sizeof(*header) > bytes.size()) return false;
-    if (!Load(offset, sizeof(*header))) return false;
-    std::memcpy(header, bytes.data() + offset, sizeof(*header));
+  // `count` bytes at an offset, in memory; null: the file has no such, or the disk does not give
+  // them.
+  const char* Bytes(uint64_t offset, uint64_t count, const ReadAhead::Part* read) {
+    if (read != nullptr && offset >= read->place.begin && offset < read->place.end &&
+        count <= read->place.end - offset) {
+      return read->bytes + (offset - read->place.begin);
+    }
+    if (offset > bytes.size() || count > bytes.size() - offset || !Load(offset, count)) {
+      return nullptr;
+    }
+    return bytes.data() + offset;
+  }
+
+  // The first bytes of the payload of the record at an offset, where they have been read.
+  static std::string_view Peek(uint64_t offset, const ReadAhead::Part* read) {
+    constexpr uint64_t kPeekedBytes = 2 * kCacheLine;
+    if (read == nullptr || offset < read->place.begin || offset >= read->place.end ||
+        read->place.end - offset < kPeekedBytes) {
+      return {};
+    }
+    const char* const record = read->bytes + (offset - read->place.begin);
+    FrameHeader header;
+    std::memcpy(&header, record, sizeof(header));
+    return {record + sizeof(header),
+            std::min<uint64_t>(header.length, kPeekedBytes - sizeof(header))};
+  }
+
+  // The frame at an offset, not checked; false: none fits there.
+  bool FrameAt(uint64_t offset, const ReadAhead::Part* read, FrameHeader* header,
+               std::string_view* frame) {
+    if (offset < kSegmentHeaderBytes) return false;
+    const char* at = Bytes(offset, sizeof(*header), read);
+    if (at == nullptr) return false;
+    std::memcpy(header, at, sizeof(*header));
     const uint64_t frame_bytes = FrameBytes(header->length);
-    if (frame_bytes > bytes.size() - offset || !Load(offset, frame_bytes)) return false;
-    const std::string_view frame = bytes.substr(offset, frame_bytes);
-    const uint32_t crc =
-        Crc32c(frame.substr(sizeof(header->crc))) ^ PlaceMix(segment.info.salt, offset);
-    *payload = frame.substr(sizeof(*header), header->length);
-    return crc == header->crc;
+    at = Bytes(offset, frame_bytes, read);
+    if (at == nullptr) return false;
+    *frame = {at, frame_bytes};
+    return true;
+  }
+
+  bool Checks(uint64_t offset, const FrameHeader& header, std::string_view frame) const {
+    return (Crc32c(frame.substr(sizeof(header.crc))) ^ PlaceMix(segment.info.salt, offset)) ==
+           header.crc;
   }
 };
 
@@ -162,6 +217,7 @@ class LogBacklog final : public Backlog {
     uint32_t unit;
     const Apply& apply;
     const Ahead& ahead;
+    const ReadAhead* read = nullptr;
     Tally tally = {};
     Lsn checkpoint_lsn = 0;  // of the unit's checkpoint: records above it are applied
     Lsn last_lsn = 0;        // of the records so far
@@ -184,6 +240,7 @@ class LogBacklog final : public Backlog {
     uint64_t segment_number;
     uint64_t offset;
     uint64_t bytes;  // of the log up to here
+    std::vector<SegmentPart> parts = {};
   };
   // What all units replay before the next turn begins.
   struct Turn {
@@ -212,6 +269,7 @@ class LogBacklog final : public Backlog {
   // The unit's records that INDEX frames before `end` tell of, from the one numbered *done on, in
   // their order; *done is set to the first one that is left.
   Status FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call);
+  void ReadStage(size_t number);
   Status ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
   void ReplayRing(const Plan& plan, Call& call);
   void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
@@ -260,6 +318,11 @@ class LogBacklog final : public Backlog {
   std::vector<UnitState> unit_states_;
   std::vector<Stage> stages_;            // constant; in any order
   std::atomic<uint64_t> next_piece_{0};  // likewise: the number of those that have been given out
+  std::mutex reads_mutex_;               // held while a stage is read: its readers need it next
+  // Of the stage with this number modulo kReadAheads; memory that no piece has any more is used again.
+  std::array<std::shared_ptr<ReadAhead>, kReadAheads> reads_;
+  size_t stages_read_ = 0;
+  std::map<uint64_t, std::string> segment_paths_;  // by number; constant
 
   // Of a log with PACKs. `turn_` is constant while units are left in it; the rest is under
   // turn_mutex_.
