@@ -70,7 +70,8 @@ class LogImpl final : public Log {
 
  private:
   static constexpr uint64_t kNoCleanup = ~uint64_t{0};
-  static constexpr size_t kStageBytes = size_t{1} << 20;  // of one write
+  static constexpr size_t kStageBytes = size_t{1} << 20;        // of one write
+  static constexpr uint64_t kLargeBytes = uint64_t{256} << 10;  // payloads written without a copy
 
   // A record whose payload found no place in the ring, or whose LSN found no slot.
   struct HeapRecord {
@@ -198,6 +199,7 @@ class LogImpl final : public Log {
   void MeetDiskError(const Status& error, bool sync);
   Status BeginAfterFailure();
   Status CopyBack(Lsn first, Lsn last);
+  Status WriteAgain(Lsn last);
   Status WriteFirst();
   void EnterTrouble(const Status& error);
   void RetryTrouble(int64_t now_us);

@@ -20,6 +20,7 @@
 
 #include "persistence/log_impl.h"
 #include "persistence/reader.h"
+#include "utils/check.h"
 #include "utils/log.h"
 
 namespace crab::wal {
@@ -76,8 +77,9 @@ void LogImpl::MeetDiskError(const Status& error, bool sync) {
 
 // A new segment of a new epoch for everything that is not durable. Under `none` some of that has
 // left the ring; the failed file can still be read, most likely, though not trusted to last.
-// The new file ends the old one from the moment it has its name: what of the old one is durable and
-// above the new one's first LSN is copied before that.
+// The new file ends the old one from the moment it has its name. So all that was written is in it
+// by then, not only what is durable: of what a heap holds, and of everything where no ring is left,
+// a restart finds the copy in a file alone, and a reply may have left that counts on it.
 Status LogImpl::BeginAfterFailure() {
   const Lsn freed = ring_->header().freed_lsn.load(std::memory_order_relaxed);
   const Lsn durable = durable_lsn_.load(std::memory_order_relaxed);
@@ -89,12 +91,7 @@ Status LogImpl::BeginAfterFailure() {
       TRY(PrepareSegment(epoch_ + 1, first, /*gap=*/first == gap_first_lsn_));
   Status begun = [&]() -> Status {
     if (copies) TRY(CopyBack(first, freed));
-    Published record;
-    while (next_lsn_ <= durable && FindPublished(next_lsn_, &record)) {
-      Stage(record.header, record.payload);
-      NoteStaged(record);
-    }
-    return WriteFirst();
+    return WriteAgain(std::max(durable, written_lsn_.load(std::memory_order_relaxed)));
   }();
   if (begun.ok()) return NameSegment(made_at);
   (void)disk_.Remove(made_at);
@@ -138,6 +135,32 @@ Status LogImpl::CopyBack(Lsn first, Lsn last) {
   TRY(WriteFirst());
   if (wanted <= last) return Status::Error("the failed segment cannot be read back");
   return Status::Ok();
+}
+
+// Writes what the ring holds up to `last` into a segment that has no name yet.
+Status LogImpl::WriteAgain(Lsn last) {
+  Published record;
+  while (next_lsn_ <= last && FindPublished(next_lsn_, &record)) {
+    NoteStaged(record);
+    if (record.header.length <= kLargeBytes) {
+      Stage(record.header, record.payload);
+    } else if (segment_->packs()) {
+      TRY(StagePack());
+      Stage(record.header, record.payload);
+      TRY(StagePack());
+    } else {
+      TRY(WriteLarge(record));
+    }
+    if (staged_bytes() >= kStageBytes) TRY(WriteFirst());
+  }
+  CHECK_GT(next_lsn_, last);  // nothing is freed before it is in a file that counts
+  TRY(StagePack());
+  if (segment_->records() == 0) return Status::Ok();
+  // Whoever waits for the room that all of this takes may be the one whose record would be next.
+  segment_->AddDueIndex(stage_);
+  FillBlock();
+  block_staged_ = staged_;
+  return WriteFirst();
 }
 
 // Writes what a segment begins with before it has its name.

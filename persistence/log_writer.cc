@@ -18,7 +18,6 @@
 namespace crab::wal {
 namespace {
 
-constexpr uint64_t kLargeBytes = uint64_t{256} << 10;   // payloads written without a copy
 constexpr uint64_t kPackBytesMin = uint64_t{64} << 10;  // what a full segment may overshoot by
 constexpr uint64_t kBlockBytes = 4096;                  // what a disk rewrites at least
 constexpr int64_t kNapUs = 2000;

@@ -1,0 +1,136 @@
+// What a log in trouble with its disk leaves to the next start, wherever the trouble goes on.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "persistence/log.h"
+#include "tests/support/eventually.h"
+#include "tests/support/log_run.h"
+#include "tests/support/seed.h"
+#include "tests/support/sim_disk.h"
+
+namespace crab::test {
+namespace {
+
+using wal::Lsn;
+using wal::OnError;
+using wal::RecordType;
+using wal::State;
+using wal::SyncPolicy;
+
+// Records of an unsynced log of which replies may tell: a kill takes none of them.
+struct Acknowledged {
+  const char* name;
+  bool shared_ring;
+  wal::Compression compression;
+  SyncPolicy policy;
+};
+
+constexpr Acknowledged kAcknowledged[] = {
+    {"SharedRing", true, wal::Compression::kNone, SyncPolicy::kAsync},
+    {"PrivateRing", false, wal::Compression::kNone, SyncPolicy::kAsync},
+    {"SharedRingPacked", true, wal::Compression::kLz4, SyncPolicy::kAsync},
+    {"PrivateRingPacked", false, wal::Compression::kLz4, SyncPolicy::kAsync},
+    {"SharedRingNone", true, wal::Compression::kNone, SyncPolicy::kNone},
+    {"PrivateRingNone", false, wal::Compression::kNone, SyncPolicy::kNone},
+};
+
+class LogTroubleTest : public testing::TestWithParam<Acknowledged> {
+ protected:
+  LogTroubleTest() {
+    options_ = LogOptions(GetParam().policy);
+    options_.on_error = OnError::kRefuse;
+    options_.retry_ms = 1;
+    options_.max_segment_bytes = 16 << 20;
+    options_.flush_interval_ms = 1u << 30;  // nothing is synced unless it is asked for
+    options_.buffer_bytes = 1;
+    options_.compression = GetParam().compression;
+    if (GetParam().shared_ring) options_.ring_directory = rings_.path();
+  }
+
+  Lsn Append(wal::Log& log, size_t bytes) {
+    const Lsn lsn = promise_.Append(log, bytes);
+    log.Kick();
+    return lsn;
+  }
+  Lsn AppendWritten(wal::Log& log, size_t bytes) {
+    const Lsn lsn = Append(log, bytes);
+    EXPECT_TRUE(Eventually([&] { return log.written_lsn() >= lsn; }));
+    return lsn;
+  }
+
+  // As the process' death leaves both, with the disk in order again.
+  Boot BootKilled(const SimDisk& disk, std::unique_ptr<SimDisk>* killed) {
+    wal::Options options = options_;
+    std::filesystem::remove_all(left_.path());
+    if (GetParam().shared_ring) {
+      std::filesystem::copy(rings_.path(), left_.path());
+      options.ring_directory = left_.path();
+    }
+    *killed = disk.Kill();
+    return BootLog(**killed, options);
+  }
+
+  TemporaryDirectory rings_, left_;
+  wal::Options options_;
+  Promise promise_;
+};
+
+// A write fails, and then a later call for ever. Until the new segment has all that was written it
+// must not end the old one: of what a heap held, and of all where no ring is left, that has the
+// only copy.
+TEST_P(LogTroubleTest, LosesNothingWrittenWhicheverCallOfTheNextSegmentFails) {
+  uint64_t cases = 0;
+  for (const bool stops : {false, true}) {
+    // Each call with one of the two ends, or in the long run with both.
+    for (uint64_t nth = 1 + (stops && !LongTests());; nth += LongTests() ? 1 : 2) {
+      SCOPED_TRACE(testing::Message() << "call " << nth << (stops ? ", then a stop" : ""));
+      promise_ = {};
+      SimDisk disk({.seed = Mix(TestSeed(), nth)});
+      Boot boot = BootLog(disk, options_);
+      ASSERT_NE(boot.log, nullptr) << boot.error;
+      wal::Log& log = *boot.log;
+      const Lsn durable = AppendWritten(log, 100);
+      log.RequestSync();
+      ASSERT_TRUE(WaitDurable(log, durable));
+      for (int i = 0; i < 3; ++i) AppendWritten(log, 3000);
+      AppendWritten(log, 200 << 10);  // above an eighth of the ring
+      AppendWritten(log, 700 << 10);
+      const Lsn acknowledged = AppendWritten(log, 500);
+      ASSERT_TRUE(Eventually([&] { return log.release_lsn() >= acknowledged; }));
+      const uint64_t failed_before = disk.failed_calls();
+      disk.AddFault({.calls = kWrite, .error = ENOSPC, .written = 0.5});
+      disk.AddFault({.nth = nth + 1, .error = ENOSPC, .for_ever = true, .written = 0.3});
+      const Lsn last = Append(log, 300 << 10);
+      ASSERT_TRUE(
+          Eventually([&] { return log.state() != State::kRunning || log.written_lsn() >= last; }));
+      if (stops) (void)log.Stop();
+      std::unique_ptr<SimDisk> killed;
+      const bool reached = disk.failed_calls() > failed_before + 1;
+      Boot again = BootKilled(disk, &killed);
+      ASSERT_NE(again.log, nullptr) << again.error;
+      for (Lsn lsn = 1; lsn <= acknowledged; ++lsn) {
+        ASSERT_EQ(again.records.count(lsn), 1u)
+            << "LSN " << lsn << " is gone" << testing::PrintToString(again.report.warnings);
+      }
+      ASSERT_EQ(promise_.Judge(again.records), "");
+      ASSERT_TRUE(again.log->Stop().ok());
+      disk.ClearFaults();
+      boot.log.reset();
+      ++cases;
+      if (!reached) break;
+    }
+  }
+  std::cout << "cases: " << cases << "\n";
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, LogTroubleTest, testing::ValuesIn(kAcknowledged),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+}  // namespace
+}  // namespace crab::test
