@@ -100,13 +100,14 @@ Status Chain::NeedKeys(size_t from, const KeyRing* keys) const {
 
 Status Chain::ReadHeader(Disk& disk, SegmentInfo* segment) {
   std::vector<char> bytes(kSegmentHeaderBytes + sizeof(FrameHeader));
-  const auto read = [&]() -> Result<size_t> {
+  const auto read = [&](size_t wanted) -> Result<size_t> {
     auto file = TRY(disk.Open(segment->path, OpenMode::kRead));
     segment->file_bytes = TRY(file->Size());
-    return file->ReadAt(0, bytes);
+    return file->ReadAt(0, {bytes.data(), wanted});
   };
-  auto size = read();
-  if (!size.ok()) size = read();  // a hiccup passes, damage stays
+  auto size = read(bytes.size());
+  if (!size.ok()) size = read(bytes.size());         // a hiccup passes, damage stays
+  if (!size.ok()) size = read(kSegmentHeaderBytes);  // it may be the first frame that is damaged
   if (!size.ok()) {
     // A broken place of the disk is damage. Anything else (no permission, no descriptor left) says
     // nothing of the log, and to go on without the segment would be to throw it away.

@@ -42,22 +42,64 @@ void Window::Reset(std::unique_ptr<File> file, uint64_t file_bytes) {
   file_bytes_ = file_bytes;
   filled_ = 0;
   start_ = 0;
+  unreadable_.clear();
 }
 
 Result<std::string_view> Window::At(uint64_t offset, uint64_t bytes) {
-  if (offset >= file_bytes_) return std::string_view();
-  bytes = std::min(bytes, file_bytes_ - offset);
+  bytes = std::min(bytes, ReadableEnd(offset) - offset);
+  if (bytes == 0) return std::string_view();
   if (offset < start_ || offset + bytes > start_ + filled_) {
-    const uint64_t wanted = std::min(std::max<uint64_t>(bytes, kWindowBytes), file_bytes_ - offset);
-    if (buffer_.size() < wanted) buffer_.resize(wanted);
-    start_ = offset;
-    filled_ = 0;
-    auto filled = file_->ReadAt(offset, {buffer_.data(), wanted});
-    if (!filled.ok()) filled = file_->ReadAt(offset, {buffer_.data(), wanted});  // a hiccup?
-    filled_ = TRY(std::move(filled));
-    bytes = std::min<uint64_t>(bytes, filled_);
+    TRY(Fill(offset, bytes));
+    bytes = std::min(bytes, filled_);
   }
   return std::string_view(buffer_.data() + (offset - start_), bytes);
+}
+
+uint64_t Window::ReadableEnd(uint64_t offset) const {
+  uint64_t end = std::max(file_bytes_, offset);
+  const auto hole = unreadable_.lower_bound(offset / kBlockBytes);
+  if (hole != unreadable_.end()) end = std::min(end, std::max(*hole * kBlockBytes, offset));
+  return end;
+}
+
+uint64_t Window::BehindUnreadable(uint64_t offset) const {
+  while (IsUnreadable(offset)) offset = (offset / kBlockBytes + 1) * kBlockBytes;
+  return offset;
+}
+
+// A second try, for a hiccup passes.
+Result<size_t> Window::Read(uint64_t offset, uint64_t bytes) {
+  auto read = file_->ReadAt(offset, {buffer_.data() + (offset - start_), bytes});
+  if (!read.ok()) read = file_->ReadAt(offset, {buffer_.data() + (offset - start_), bytes});
+  return read;
+}
+
+// From `offset` on, at least `bytes` where they can be read: as much as a window holds, or block by
+// block up to one that cannot.
+Status Window::Fill(uint64_t offset, uint64_t bytes) {
+  const uint64_t wanted =
+      std::min(std::max<uint64_t>(bytes, kWindowBytes), ReadableEnd(offset) - offset);
+  if (buffer_.size() < wanted) buffer_.resize(wanted);
+  start_ = offset;
+  filled_ = 0;
+  auto filled = Read(offset, wanted);
+  if (filled.ok()) {
+    filled_ = *filled;
+    return Status::Ok();
+  }
+  while (filled_ < wanted) {
+    const uint64_t at = offset + filled_;
+    const uint64_t step = std::min(kBlockBytes - at % kBlockBytes, wanted - filled_);
+    auto read = Read(at, step);
+    if (!read.ok()) {
+      unreadable_.insert(at / kBlockBytes);
+      read_error_ = read.message();
+      return unreadable_.size() > kUnreadableBlocksMax ? read.TakeStatus() : Status::Ok();
+    }
+    filled_ += *read;
+    if (*read < step) break;
+  }
+  return Status::Ok();
 }
 
 void Frames::Reset(std::unique_ptr<File> file, const SegmentInfo& segment) {
@@ -69,8 +111,9 @@ Result<Frames::Candidate> Frames::Try(uint64_t offset) {
   Candidate candidate;
   const std::string_view start = TRY(window_.At(offset, sizeof(FrameHeader)));
   if (start.size() < sizeof(FrameHeader)) {
-    candidate.never_written = true;
-    candidate.why = "the file ends";
+    candidate.unreadable = window_.IsUnreadable(offset + start.size());
+    candidate.never_written = !candidate.unreadable;
+    candidate.why = candidate.unreadable ? "it cannot be read" : "the file ends";
     return candidate;
   }
   FrameHeader& header = candidate.header;
@@ -89,7 +132,8 @@ Result<Frames::Candidate> Frames::Try(uint64_t offset) {
   }
   const std::string_view whole = TRY(window_.At(offset, candidate.bytes));
   if (whole.size() < candidate.bytes) {
-    candidate.why = "the file ends within a frame";
+    candidate.unreadable = window_.IsUnreadable(offset + whole.size());
+    candidate.why = candidate.unreadable ? "it cannot be read" : "the file ends within a frame";
     return candidate;
   }
   checked_bytes_ += candidate.bytes;
@@ -115,7 +159,12 @@ Result<uint64_t> Frames::Find(uint64_t from, Expected expected, Candidate* found
   uint64_t at = from;
   while (at + kSmallestFrame <= window_.file_bytes()) {
     std::string_view block = TRY(window_.At(at, kScanBytes + sizeof(FrameHeader)));
-    if (block.size() < sizeof(FrameHeader)) break;
+    if (block.size() < sizeof(FrameHeader)) {
+      const uint64_t end = at + block.size();
+      at = window_.BehindUnreadable(end);
+      if (at == end) break;
+      continue;
+    }
     // Segments end in megabytes of zeroes, where no frame begins.
     if (IsZero(block)) {
       at += kScanBytes;
@@ -141,9 +190,13 @@ Result<uint64_t> Frames::Find(uint64_t from, Expected expected, Candidate* found
 
 Result<uint64_t> Frames::LastWrittenByte(uint64_t from) {
   uint64_t last = from;
-  for (uint64_t at = from; at < window_.file_bytes(); at += kScanBytes) {
+  for (uint64_t at = from; at < window_.file_bytes();) {
     const std::string_view bytes = TRY(window_.At(at, kScanBytes));
     if (!IsZero(bytes)) last = at + bytes.find_last_not_of('\0') + 1;
+    const uint64_t end = at + bytes.size();
+    at = window_.BehindUnreadable(end);
+    if (at > end) last = std::min(at, window_.file_bytes());
+    if (at == end && bytes.empty()) break;
   }
   return last;
 }

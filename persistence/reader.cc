@@ -8,6 +8,9 @@
 //   checks behind the bad place counts; how much is missing at the end nobody knows.
 // - None follows: the rest of the segment is searched for statements of what was durable. Records
 //   missing at or below that are corruption; above it this is the torn tail, and the log ends.
+// - A place that the disk cannot read is no torn tail, for no crash makes one. What checks behind
+// it
+//   counts, and where nothing does nobody knows how much there was.
 // What a checkpoint holds is neither missing nor lost, whatever the segments say.
 #include "persistence/reader.h"
 
@@ -452,7 +455,7 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
   frame->segment = &segment;
   frame->offset = offset_;
   frame->lsn = expected_;
-  frame->reason = bad.why;
+  frame->reason = bad.unreadable ? frames_.read_error() : bad.why;
   const SegmentInfo* successor = Successor();
   const Lsn below = successor == nullptr ? ~Lsn{0} : chain_.FirstNeeded(*successor);
   // Where a later epoch begins at or before this segment's first LSN, nothing can be lost here.
@@ -476,7 +479,7 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
       at = TRY(frames_.Find(at + later.bytes, {expected_, offset_}, &later));
     }
     searched_ = true;
-    const bool goes_on = next.good && chain_.UnreadableBehind(index_);
+    const bool goes_on = bad.unreadable || (next.good && chain_.UnreadableBehind(index_));
     if (expected_ > durable_lsn() && !goes_on) {
       const uint64_t end = TRY(frames_.LastWrittenByte(offset_));
       frame->bytes = end - offset_;
@@ -498,6 +501,10 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
         index_ + 1 < segments().size()) {
       frame->lost_last = std::min(frame->lost_last, expected_ - 1);
     }
+    if (bad.unreadable && successor == nullptr && !alone_) {
+      frame->lost_last = expected_ - 1;
+      if (!std::exchange(open_ended_, true)) frame->lost_last = kUnknownLsn;
+    }
     LeaveSegment();
   } else {
     frame->bytes = resume - offset_;
@@ -505,7 +512,7 @@ Result<bool> DirectoryReader::JudgeBadPlace(const Candidate& bad, Frame* frame) 
     frame->lost_last = std::min(frame->lost_last, below - 1);
     offset_ = resume;
   }
-  expected_ = std::max(expected_, frame->lost_last + 1);
+  if (frame->lost_last != kUnknownLsn) expected_ = std::max(expected_, frame->lost_last + 1);
   SpareCheckpointed(frame);
   return true;
 }

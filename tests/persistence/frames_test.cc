@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "persistence/record.h"
 #include "persistence/segment.h"
@@ -51,6 +55,53 @@ TEST(FramesTest, ChecksumsLittleOfPackedBytesToFindWhatFollows) {
   EXPECT_EQ(*at, place);
   EXPECT_TRUE(found.good);
   EXPECT_LT(frames.checked_bytes(), 4096u);
+}
+
+std::unique_ptr<wal::File> OpenBytes(SimDisk& disk, std::string bytes) {
+  EXPECT_TRUE(disk.CreateDirectories("wal").ok());
+  disk.PutFile("wal/segment", std::move(bytes));
+  return disk.Open("wal/segment", wal::OpenMode::kRead).value();
+}
+
+TEST(WindowTest, SeesAllAroundABlockThatCannotBeRead) {
+  std::string bytes(3 << 20, '\0');
+  for (size_t at = 0; at < bytes.size(); ++at) bytes[at] = static_cast<char>(Mix(1, at));
+  for (const uint64_t hole : {0u, 1u, 100u, 255u, 256u, 767u}) {
+    SCOPED_TRACE(hole);
+    SimDisk disk;
+    wal::Window window;
+    window.Reset(OpenBytes(disk, bytes), bytes.size());
+    constexpr uint64_t kBlock = wal::Window::kBlockBytes;
+    disk.BreakSector("wal/segment", hole * kBlock / SimDisk::kSectorBytes + 3);
+    std::string seen;
+    while (seen.size() < bytes.size()) {
+      const auto view = window.At(seen.size(), 1000);
+      ASSERT_TRUE(view.ok()) << view.message();
+      seen.append(*view);
+      if (!window.IsUnreadable(seen.size())) continue;
+      ASSERT_EQ(seen.size(), hole * kBlock);
+      ASSERT_EQ(window.BehindUnreadable(seen.size()), (hole + 1) * kBlock);
+      seen += bytes.substr(seen.size(), kBlock);
+    }
+    EXPECT_EQ(seen, bytes);
+    // From before it and back again.
+    const uint64_t before = hole * kBlock - std::min<uint64_t>(hole, 1) * 100;
+    EXPECT_EQ(window.At(before, 5000).value(),
+              std::string_view(bytes).substr(before, hole ? 100 : 0));
+  }
+}
+
+TEST(WindowTest, GivesUpAFileOfWhichTooMuchCannotBeRead) {
+  constexpr uint64_t kBlock = wal::Window::kBlockBytes;
+  const std::string bytes((wal::Window::kUnreadableBlocksMax + 1) * kBlock, 'x');
+  SimDisk disk;
+  wal::Window window;
+  window.Reset(OpenBytes(disk, bytes), bytes.size());
+  disk.AddFault({.calls = kRead, .error = EIO, .for_ever = true});
+  for (uint64_t block = 0; block < wal::Window::kUnreadableBlocksMax; ++block) {
+    ASSERT_EQ(window.At(block * kBlock, 10).value(), "");
+  }
+  EXPECT_EQ(window.At(bytes.size() - 1, 1).system_errno(), EIO);
 }
 
 }  // namespace

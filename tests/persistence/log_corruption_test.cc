@@ -929,9 +929,10 @@ TEST(LogCorruptionTest, AStartKeepsTheBytesThatItCannotRead) {
   uint64_t losses = 0;
   bool failed = true;
   for (uint64_t nth = 1; failed; ++nth) {
-    SCOPED_TRACE(testing::Message() << "read " << nth << " fails twice");
+    SCOPED_TRACE(testing::Message() << "read " << nth << " and the next three fail");
     auto hurt = killed->PowerCut();
-    for (int i = 0; i < 2; ++i) hurt->AddFault({.calls = kRead, .nth = nth, .error = EIO});
+    // Of a window and of its first block, twice each.
+    for (int i = 0; i < 4; ++i) hurt->AddFault({.calls = kRead, .nth = nth, .error = EIO});
     Boot boot = BootLog(*hurt, options);
     failed = hurt->failed_calls() > 0;
     if (boot.log == nullptr) continue;

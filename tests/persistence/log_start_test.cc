@@ -22,6 +22,7 @@
 #include "persistence/segment.h"
 #include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
+#include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 
 namespace crab::test {
@@ -62,6 +63,12 @@ std::map<Lsn, Place> PlacesIn(SimDisk& disk, const std::string& path) {
 
 void Damage(SimDisk& disk, const std::string& path, const Place& place) {
   disk.FlipBit(path, (place.offset + place.bytes / 2) * 8);
+}
+
+std::string Noise(size_t bytes) {
+  std::string noise(bytes, '\0');
+  for (size_t i = 0; i < bytes; ++i) noise[i] = static_cast<char>(Mix(bytes, i));
+  return noise;
 }
 
 // All frames in it, also those of the writer.
@@ -125,26 +132,109 @@ class StartTest : public testing::Test {
 };
 using LogStartDoubtTest = StartTest;
 
-TEST_F(LogStartDoubtTest, SalvagesWhatStandsBeforeABadSector) {
+// The kernel reads blocks: what stands in the one of the bad sector is lost, and nothing else.
+TEST_F(LogStartDoubtTest, LosesOnlyTheRecordsInTheBlockOfABadSector) {
+  for (const auto compression : {wal::Compression::kNone, wal::Compression::kLz4}) {
+    for (const bool stopped : {false, true}) {
+      wal::Options options = LogOptions(SyncPolicy::kNone);
+      options.max_segment_bytes = 8 << 20;
+      options.compression = compression;
+      SimDisk disk;
+      Boot live = BootLog(disk, options);
+      ASSERT_NE(live.log, nullptr) << live.error;
+      Append(*live.log, 60, Noise(700));
+      const Lsn large = Append(*live.log, 1, Noise(1500000));
+      const Lsn middle = Append(*live.log, 60, Noise(300));
+      Append(*live.log, 4, Noise(200000));
+      const Lsn last = AppendDurable(*live.log, 60, Noise(500));
+      if (stopped) {
+        ASSERT_TRUE(live.log->Stop().ok());
+      }
+      const std::string path = SegmentPaths(disk).back();
+      const auto places = PlacesIn(disk, path);
+      ASSERT_EQ(places.size(), last);
+      const uint64_t sectors[] = {
+          wal::kSegmentHeaderBytes / SimDisk::kSectorBytes,  // the first records
+          places.at(30).offset / SimDisk::kSectorBytes,
+          places.at(large).offset / SimDisk::kSectorBytes,
+          (places.at(large).offset + 777777) / SimDisk::kSectorBytes,
+          places.at(middle - 20).offset / SimDisk::kSectorBytes,
+          (places.at(last).offset + places.at(last).bytes - 1) / SimDisk::kSectorBytes,
+      };
+      for (const uint64_t sector : sectors) {
+        SCOPED_TRACE(testing::Message() << wal::CompressionName(compression) << " sector " << sector
+                                        << (stopped ? ", stopped" : ""));
+        const uint64_t begin = sector * SimDisk::kSectorBytes & ~(SimDisk::kBlockBytes - 1);
+        std::set<Lsn> touched;
+        for (const auto& [lsn, place] : places) {
+          if (place.offset < begin + SimDisk::kBlockBytes && begin < place.offset + place.bytes) {
+            touched.insert(lsn);
+          }
+        }
+        ASSERT_FALSE(touched.empty());
+        for (const auto mode :
+             {RecoveryMode::kSalvage, RecoveryMode::kPrefix, RecoveryMode::kStrict}) {
+          SCOPED_TRACE(static_cast<int>(mode));
+          auto killed = disk.Kill();
+          killed->BreakSector(path, sector);
+          options.recovery = mode;
+          Boot boot = BootLog(*killed, options);
+          ASSERT_EQ(boot.log == nullptr, mode == RecoveryMode::kStrict) << boot.error;
+          for (Lsn lsn = 1; lsn <= last; ++lsn) {
+            const bool is_there = mode == RecoveryMode::kSalvage  ? touched.count(lsn) == 0
+                                  : mode == RecoveryMode::kPrefix ? lsn < *touched.begin()
+                                                                  : false;
+            EXPECT_EQ(boot.records.count(lsn), is_there ? 1u : 0u) << lsn;
+            if (mode != RecoveryMode::kSalvage) continue;
+            EXPECT_EQ(IsTold(boot.report, lsn), !is_there) << lsn;
+          }
+          if (mode == RecoveryMode::kSalvage) ExpectDurable(*killed, boot.records, options);
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+// Behind the last records nothing tells how many there were.
+TEST_F(LogStartDoubtTest, CannotTellWhatABadSectorAtTheEndHeld) {
   wal::Options options = LogOptions(SyncPolicy::kNone);
-  options.max_segment_bytes = 8 << 20;
-  options.recovery = RecoveryMode::kSalvage;
   SimDisk disk;
   Boot live = BootLog(disk, options);
   ASSERT_NE(live.log, nullptr) << live.error;
-  const Lsn durable = AppendDurable(*live.log, 3, "durable");
-  Append(*live.log, 30, std::string(100000, 'x'));
+  const Lsn last = AppendDurable(*live.log, 30, Noise(900));
   auto killed = disk.Kill();
   const std::string path = SegmentPaths(*killed).back();
-  const uint64_t end = killed->Contents(path).find_last_not_of('\0');
-  killed->BreakSector(path, end / SimDisk::kSectorBytes);
+  const Place end = PlacesIn(*killed, path).at(last);
+  killed->BreakSector(path, (end.offset + end.bytes - 1) / SimDisk::kSectorBytes);
   Boot boot = BootLog(*killed, options);
   ASSERT_NE(boot.log, nullptr) << boot.error;
   ASSERT_FALSE(boot.report.lost.empty());
-  EXPECT_EQ(boot.report.lost.front().last, wal::kUnknownLsn);
-  EXPECT_GT(boot.records.size(), durable + 1);
-  EXPECT_EQ(boot.records.size(), boot.records.rbegin()->first);
-  ExpectDurable(*killed, boot.records, options);
+  EXPECT_EQ(boot.report.lost.back().last, wal::kUnknownLsn);
+  EXPECT_EQ(boot.report.lost.back().first, boot.records.rbegin()->first + 1);
+}
+
+// Also where the second try fails: the blocks can be read one by one.
+TEST_F(LogStartDoubtTest, LosesNothingByReadsThatFailTwice) {
+  wal::Options options = LogOptions(SyncPolicy::kNone);
+  options.recovery = RecoveryMode::kStrict;
+  SimDisk disk;
+  Boot live = BootLog(disk, options);
+  ASSERT_NE(live.log, nullptr) << live.error;
+  const Lsn last = AppendDurable(*live.log, 30, Noise(900));
+  bool reached = true;
+  for (uint64_t nth = 1; reached; ++nth) {
+    SCOPED_TRACE(nth);
+    auto killed = disk.Kill();
+    killed->AddFault({.calls = kRead, .nth = nth, .error = EIO});
+    killed->AddFault(
+        {.calls = kRead, .nth = nth, .error = EIO});  // it does not see the call before
+    Boot boot = BootLog(*killed, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    EXPECT_EQ(boot.records.size(), last);
+    EXPECT_TRUE(boot.report.lost.empty());
+    reached = killed->failed_calls() > 0;
+  }
 }
 
 TEST_F(LogStartDoubtTest, SalvagesBehindDamageThatReachesBeyondWhatWasDurable) {
