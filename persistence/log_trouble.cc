@@ -185,8 +185,6 @@ void LogImpl::EnterTrouble(const Status& error) {
   OnError action = on_error_.load(std::memory_order_relaxed);
   const bool sync = policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
   const bool awaits = awaits_checkpoint_.load(std::memory_order_relaxed);
-  if (awaits && action != OnError::kExit) action = OnError::kDegrade;
-  if (action == OnError::kAuto) action = sync ? OnError::kRefuse : OnError::kDegrade;
   if (action == OnError::kExit) {
     if (!options_.on_fatal) {
       std::fprintf(stderr, "%s; exiting (wal-on-error exit)\n",
@@ -195,6 +193,9 @@ void LogImpl::EnterTrouble(const Status& error) {
     }
     options_.on_fatal(error.message());
   }
+  // Nothing was promised behind the gap, so there is nothing to refuse for.
+  if (awaits) action = OnError::kDegrade;
+  if (action == OnError::kAuto) action = sync ? OnError::kRefuse : OnError::kDegrade;
   const int64_t retry_ms = RetryDelayUs() / 1000;
   if (action != OnError::kDegrade) {
     LogError(std::string(error.message()) + "; writes are refused until the disk works again",
@@ -302,10 +303,11 @@ void LogImpl::EndGap() {
   ring_->header().durable_lsn.store(synced_lsn_, std::memory_order_release);
   ring_->header().given_up.store(0, std::memory_order_release);
   awaits_checkpoint_.store(false, std::memory_order_release);
+  notify_ = true;
+  if (segment_ == nullptr) return;  // it failed while the log was told to stop: see FinishLog()
   SetState(State::kRunning);
   LogWarn("the log goes on behind a checkpoint; all promises hold again",
           {{"checkpoint_lsn", checkpoint}, {"segment", segment_->info().name}});
-  notify_ = true;
 }
 
 // Looked for now and then: a file whose name is gone would take records that no restart finds.

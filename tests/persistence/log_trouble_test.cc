@@ -1,18 +1,23 @@
 // What a log in trouble with its disk leaves to the next start, wherever the trouble goes on.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <string>
-#include <vector>
+#include <thread>
+#include <utility>
 
 #include "persistence/log.h"
 #include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
+#include "tests/support/stalling_disk.h"
 
 namespace crab::test {
 namespace {
@@ -127,6 +132,89 @@ TEST_P(LogTroubleTest, LosesNothingWrittenWhicheverCallOfTheNextSegmentFails) {
     }
   }
   std::cout << "cases: " << cases << "\n";
+}
+
+wal::Options BehindGap(OnError on_error) {
+  wal::Options options = LogOptions(SyncPolicy::kAsync);
+  options.after_gap = true;
+  options.on_error = on_error;
+  options.flush_interval_ms = 1u << 30;
+  options.retry_ms = 1;
+  return options;
+}
+
+bool Sleeps(pid_t thread) {
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string stat;
+  std::getline(file, stat);
+  return stat.find(") S ") != std::string::npos;
+}
+
+// Behind a gap, while a sync does not return, the checkpoint is published and the log told to stop;
+// then the sync fails.
+TEST(LogTroubleGapTest, EndsWellWhenASyncFailsAtAStopThatBringsTheCheckpoint) {
+  const wal::Options options = BehindGap(OnError::kDegrade);
+  StallingDisk disk;
+  Promise promise;
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  wal::Log& log = *boot.log;
+  const Lsn bridge = log.last_lsn();
+  promise.Append(log, 100);
+  const Lsn last = promise.Append(log, 5000);
+  ASSERT_TRUE(PutCheckpoint(disk, log, kLogDirectory, bridge).ok());
+  disk.Stall();
+  log.RequestSync();
+  ASSERT_TRUE(Eventually([&] { return disk.stalled(); }));
+  log.SetCheckpoint(bridge, 0);
+  std::atomic<pid_t> stopper{0};
+  Status stopped = Status::Ok();
+  std::thread stop([&] {
+    stopper = gettid();
+    stopped = log.Stop();
+  });
+  // Where it waits for the writer.
+  ASSERT_TRUE(Eventually([&] { return stopper != 0 && Sleeps(stopper); }));
+  disk.Release(EIO);
+  stop.join();
+  EXPECT_TRUE(stopped.ok()) << stopped.message();
+  boot.log.reset();
+  wal::Options strict = LogOptions(SyncPolicy::kAsync);
+  strict.recovery = wal::RecoveryMode::kStrict;
+  const auto after = disk.PowerCut();
+  Boot again = BootLog(*after, strict);
+  ASSERT_NE(again.log, nullptr) << again.error;
+  EXPECT_EQ(again.report.checkpoint_lsn, bridge);
+  EXPECT_EQ(again.records.count(last), 1u);
+}
+
+// Whoever is told to exit may take its time.
+TEST(LogTroubleGapTest, DegradesBehindAGapWhereTheProcessDoesNotExit) {
+  wal::Options options = BehindGap(OnError::kExit);
+  std::atomic<int> told{0};
+  options.on_fatal = [&](std::string_view) { ++told; };
+  StallingDisk disk;
+  Promise promise;
+  Boot boot = BootLog(disk, options);
+  ASSERT_NE(boot.log, nullptr) << boot.error;
+  wal::Log& log = *boot.log;
+  const Lsn bridge = log.last_lsn();
+  promise.Append(log, 100);
+  ASSERT_TRUE(PutCheckpoint(disk, log, kLogDirectory, bridge).ok());
+  disk.Stall();
+  log.RequestSync();
+  ASSERT_TRUE(Eventually([&] { return disk.stalled(); }));
+  log.SetCheckpoint(bridge, 0);
+  disk.Release(EIO);
+  ASSERT_TRUE(Eventually([&] { return log.resumable(); }));
+  EXPECT_EQ(told, 1);
+  EXPECT_EQ(log.state(), State::kDegraded);
+  const auto resumed = log.Resume();
+  ASSERT_TRUE(resumed.ok());
+  ASSERT_TRUE(PutCheckpoint(disk, log, kLogDirectory, *resumed).ok());
+  log.SetCheckpoint(*resumed, 0);
+  EXPECT_TRUE(Eventually([&] { return log.state() == State::kRunning; }));
+  EXPECT_TRUE(log.Stop().ok());
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, LogTroubleTest, testing::ValuesIn(kAcknowledged),
