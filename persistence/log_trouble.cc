@@ -187,6 +187,8 @@ void LogImpl::EnterTrouble(const Status& error) {
   const bool awaits = awaits_checkpoint_.load(std::memory_order_relaxed);
   if (action == OnError::kExit) {
     if (!options_.on_fatal) {
+      LogError(std::string(error.message()) + "; exiting", {{"wal-on-error", "exit"}});
+      // Also where the log is a file: what starts the server keeps what it says at its end.
       std::fprintf(stderr, "%s; exiting (wal-on-error exit)\n",
                    std::string(error.message()).c_str());
       std::_Exit(EXIT_FAILURE);

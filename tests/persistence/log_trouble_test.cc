@@ -4,9 +4,11 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -18,6 +20,7 @@
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/stalling_disk.h"
+#include "utils/log.h"
 
 namespace crab::test {
 namespace {
@@ -215,6 +218,31 @@ TEST(LogTroubleGapTest, DegradesBehindAGapWhereTheProcessDoesNotExit) {
   log.SetCheckpoint(*resumed, 0);
   EXPECT_TRUE(Eventually([&] { return log.state() == State::kRunning; }));
   EXPECT_TRUE(log.Stop().ok());
+}
+
+// What starts the server reads its standard error, an operator its log file.
+TEST(LogTroubleDeathTest, SaysBothInTheLogAndOnStandardErrorWhyItExits) {
+  TemporaryDirectory directory;
+  const std::string file = directory.path() + "/log";
+  const auto fail = [&] {
+    if (!SetLogFile(file).ok()) _exit(9);
+    SetLogLevel(LogLevel::kWarning);
+    wal::Options options = LogOptions(SyncPolicy::kSync);
+    options.on_error = OnError::kExit;
+    SimDisk disk;
+    Boot boot = BootLog(disk, options);
+    disk.AddFault({.calls = kWrite | kCreate, .error = ENOSPC, .for_ever = true});
+    (void)boot.log->Append(RecordType::kEffect, 3, "a record");
+    boot.log->Kick();
+    for (;;) pause();
+  };
+  EXPECT_EXIT(fail(), testing::ExitedWithCode(EXIT_FAILURE),
+              "No space left on device; exiting \\(wal-on-error exit\\)");
+  std::ifstream written(file);
+  const std::string text{std::istreambuf_iterator<char>(written), {}};
+  EXPECT_NE(text.find(" error "), std::string::npos) << text;
+  EXPECT_NE(text.find("No space left on device; exiting wal-on-error=exit"), std::string::npos)
+      << text;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, LogTroubleTest, testing::ValuesIn(kAcknowledged),
