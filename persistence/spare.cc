@@ -13,6 +13,8 @@ namespace {
 
 // Small enough that a stop does not wait for long and the disk's queue is not filled at once.
 constexpr size_t kStepBytes = size_t{256} << 10;
+// Synced so often that neither a stop nor the log's own syncs wait for more of it to be written.
+constexpr uint64_t kSyncedBytes = uint64_t{32} << 20;
 constexpr int64_t kRetryUs = 1000000;
 constexpr std::string_view kPrefix = "spare-";
 constexpr std::string_view kSuffix = ".zero";
@@ -34,8 +36,9 @@ Status FillWithZeroes(File& file, const std::string& path, uint64_t bytes,
   const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
   for (uint64_t at = 0; at < bytes; at += zeroes.size()) {
     if (given_up != nullptr && given_up->load(std::memory_order_relaxed)) {
-      return Status::Error("gave up " + path + ": the log needs its space", ENOSPC);
+      return Status::Error("gave up " + path + ": the log needs its space, or ends", ENOSPC);
     }
+    if (at > 0 && at % kSyncedBytes == 0) TRY(file.SyncData());
     const size_t step = std::min<uint64_t>(zeroes.size(), bytes - at);
     TRY(file.WriteAt(at, std::string_view(zeroes).substr(0, step)));
   }
@@ -88,6 +91,7 @@ void SpareMaker::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
+    given_up_.store(true, std::memory_order_relaxed);
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
@@ -189,7 +193,7 @@ void SpareMaker::Work() {
     auto made = Make(bytes, recycle);
     if (!made.ok()) {
       (void)disk_.Remove(unfinished_path_);
-      if (!std::exchange(failure_told_, true)) {
+      if (!given_up_.load(std::memory_order_relaxed) && !std::exchange(failure_told_, true)) {
         LogWarn("no spare segment could be made; syncs take longer without, nothing is lost",
                 {{"error", made.message()}});
       }

@@ -40,7 +40,8 @@ class SpareMaker {
   // Takes over the spares that an earlier run left and removes what was left unfinished.
   SpareMaker(Disk& disk, const std::string& directory);
   ~SpareMaker() { Stop(); }
-  void Stop();  // ends the thread; ready spares stay for the next run
+  // Ends the thread, and gives up what it is making; ready spares stay for the next run.
+  void Stop();
 
   // `count` spares of this size are wanted. Does nothing while there are as many, or one is being
   // made, or the last try failed less than a second ago. Never blocks on the disk. None is made
