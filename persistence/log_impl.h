@@ -283,6 +283,7 @@ class LogImpl final : public Log {
   std::unique_ptr<SpareMaker> spares_;
   std::unique_ptr<SegmentWriter> segment_;
   bool named_ = false;                   // segment_ is part of the log
+  bool passes_as_spare_ = false;         // it was one, and its header has not been synced yet
   std::deque<OldSegment> old_segments_;  // oldest first
   bool directory_changed_ = false;       // a file was retired, and the directory not synced since
   int64_t retire_at_us_ = 0;             // when to look again; 0 = when something changes

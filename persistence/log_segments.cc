@@ -96,7 +96,8 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   plain_.clear();
   plain_records_ = 0;
   std::optional<SpareMaker::Spare> spare = spares_->Take();
-  if (!spare) {
+  const bool from_spare = spare.has_value();
+  if (!from_spare) {
     const std::string path = Path("segment.tmp");
     uint64_t bytes = ZeroesAhead() ? std::min(kFirstZeroedBytes,
                                               max_segment_bytes_.load(std::memory_order_relaxed))
@@ -126,6 +127,7 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   }
   segment_ = std::move(segment);
   named_ = false;
+  passes_as_spare_ = from_spare;
   return made_at;
 }
 
@@ -162,6 +164,7 @@ Status LogImpl::NameSegment(const std::string& made_at) {
     return named;
   }
   named_ = true;
+  passes_as_spare_ = false;
   BoundOldSegments(info.first_lsn);
   retire_requested_.store(true, std::memory_order_relaxed);
   predecessor_number_ = info.number;

@@ -149,6 +149,7 @@ Status LogImpl::WriteAgain(Lsn last) {
       Stage(record.header, record.payload);
       TRY(StagePack());
     } else {
+      TRY(WriteFirst());
       TRY(WriteLarge(record));
     }
     if (staged_bytes() >= kStageBytes) TRY(WriteFirst());
@@ -163,9 +164,11 @@ Status LogImpl::WriteAgain(Lsn last) {
   return WriteFirst();
 }
 
-// Writes what a segment begins with before it has its name.
+// Writes what a segment begins with before it has its name. A spare has its old one until then, and
+// passes as all zeroes after a power cut that kept this and not the header.
 Status LogImpl::WriteFirst() {
   TRY(StagePack());
+  if (std::exchange(passes_as_spare_, false)) TRY(SyncFile());
   return segment_->Write(std::exchange(stage_, {}));
 }
 
