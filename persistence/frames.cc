@@ -112,7 +112,6 @@ Result<Frames::Candidate> Frames::Try(uint64_t offset) {
   const std::string_view start = TRY(window_.At(offset, sizeof(FrameHeader)));
   if (start.size() < sizeof(FrameHeader)) {
     candidate.unreadable = window_.IsUnreadable(offset + start.size());
-    candidate.never_written = !candidate.unreadable;
     candidate.why = candidate.unreadable ? "it cannot be read" : "the file ends";
     return candidate;
   }
@@ -120,7 +119,6 @@ Result<Frames::Candidate> Frames::Try(uint64_t offset) {
   std::memcpy(&header, start.data(), sizeof(header));
   static constexpr FrameHeader kZero = {};
   if (std::memcmp(&header, &kZero, sizeof(header)) == 0) {
-    candidate.never_written = true;
     candidate.why = "zeroes where a frame was expected";
     return candidate;
   }

@@ -61,10 +61,9 @@ class Frames {
   // The frame at an offset, as far as it checks.
   struct Candidate {
     bool good = false;
-    bool never_written = false;  // an all-zero header
-    bool unreadable = false;     // a part of it: see read_error()
-    FrameHeader header = {};     // of a good one: its crc is the body's part alone
-    std::string_view payload;    // lives until the next call
+    bool unreadable = false;   // a part of it: see read_error()
+    FrameHeader header = {};   // of a good one: its crc is the body's part alone
+    std::string_view payload;  // lives until the next call
     uint64_t bytes = 0;
     const char* why = "";
   };
