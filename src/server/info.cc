@@ -402,6 +402,7 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("wal_sync_last_us", metrics.sync_last_us);
   page.Field("wal_sync_max_us", metrics.sync_max_us);
   page.Field("wal_sync_avg_us", metrics.syncs == 0 ? 0 : metrics.sync_total_us / metrics.syncs);
+  page.Field("wal_sync_stalled_ms", metrics.sync_stalled_ms);
   page.Field("wal_write_errors", metrics.write_errors);
   page.Field("wal_sync_errors", metrics.sync_errors);
   page.Field("wal_segments_created", metrics.segments_created);

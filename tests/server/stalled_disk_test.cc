@@ -1,0 +1,109 @@
+// A disk that does not answer: whoever waits for a sync waits, and nobody else does.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "tests/support/redis_client.h"
+#include "tests/support/stalling_disk.h"
+#include "tests/support/test_server.h"
+
+namespace crab {
+namespace {
+
+using test::Arguments;
+using test::Eventually;
+using test::RawSocket;
+using test::RedisClient;
+using test::Request;
+using test::ScopedDirectory;
+using test::StallingDisk;
+using test::TestServer;
+
+constexpr int kKeys = 8;
+
+class StalledDiskTest : public testing::TestWithParam<int> {
+ protected:
+  TestServer::Options OptionsOf(const std::string& policy) {
+    TestServer::Options options;
+    options.threads = GetParam();
+    options.log_directory = "wal";
+    options.disk = &disk_;
+    options.arguments = {"--save",         "",           "--wal-sync-policy", policy,
+                         "--wal-ring-dir", rings_.path()};
+    return options;
+  }
+  static RawSocket Sends(const TestServer& server, std::initializer_list<std::string_view> words) {
+    RawSocket socket(server.unix_endpoint());
+    EXPECT_TRUE(socket.Send(Request(words)));
+    return socket;
+  }
+  static uint64_t StalledMs(RedisClient& client) {
+    const std::string page = client.Run("INFO persistence");
+    const size_t at = page.find("wal_sync_stalled_ms:");
+    if (at == std::string::npos) return 0;
+    return std::strtoull(page.c_str() + page.find(':', at) + 1, nullptr, 10);
+  }
+  static std::string Key(int i) { return "old" + std::to_string(i); }
+  // All but those of the one shard that the write waits in.
+  static bool MostAnswer(const TestServer& server) {
+    std::vector<RawSocket> readers;
+    for (int i = 0; i < kKeys; ++i) readers.push_back(Sends(server, {"GET", Key(i)}));
+    const auto answered = [&] {
+      return std::count_if(readers.begin(), readers.end(),
+                           [](const RawSocket& reader) { return reader.Readable(0); });
+    };
+    if (!Eventually([&] { return answered() >= kKeys - 1; })) return false;
+    for (RawSocket& reader : readers) {
+      if (reader.Readable(0) && reader.ReadLine() != "$5\r\n") return false;
+    }
+    return true;
+  }
+
+  ScopedDirectory rings_;
+  StallingDisk disk_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Loops, StalledDiskTest, testing::Values(1, 2),
+                         [](const auto& param) { return std::to_string(param.param); });
+
+TEST_P(StalledDiskTest, UnderSyncHoldsTheWriteAndWhoeverHasSeenIt) {
+  TestServer server(OptionsOf("sync"));
+  RedisClient admin(server.unix_endpoint());
+  for (int i = 0; i < kKeys; ++i) ASSERT_EQ(admin.Run({"SET", Key(i), "value"}), "+OK");
+  disk_.Stall();
+  RawSocket writer = Sends(server, {"SET", "new", "value"});
+  EXPECT_TRUE(Eventually([&] { return disk_.stalled(); }));
+  RawSocket reader = Sends(server, {"GET", "new"});
+  EXPECT_TRUE(MostAnswer(server));
+  EXPECT_TRUE(Eventually([&] { return StalledMs(admin) > 1; }));
+  EXPECT_FALSE(writer.Readable(0));
+  EXPECT_FALSE(reader.Readable(0));
+  disk_.Release();
+  EXPECT_EQ(writer.ReadLine(), "+OK\r\n");
+  EXPECT_EQ(reader.ReadLine(), "$5\r\n");
+  EXPECT_TRUE(Eventually([&] { return StalledMs(admin) == 0; }));
+}
+
+TEST_P(StalledDiskTest, UnderAsyncHoldsOnlyWhoHasAskedForSync) {
+  TestServer server(OptionsOf("async"));
+  RedisClient admin(server.unix_endpoint());
+  for (int i = 0; i < kKeys; ++i) ASSERT_EQ(admin.Run({"SET", Key(i), "value"}), "+OK");
+  RawSocket writer = Sends(server, {"CLIENT", "DURABILITY", "sync"});
+  ASSERT_EQ(writer.ReadLine(), "+OK\r\n");
+  disk_.Stall();
+  EXPECT_TRUE(writer.Send(Request({"SET", "new", "value"})));
+  EXPECT_TRUE(Eventually([&] { return disk_.stalled(); }));
+  EXPECT_TRUE(MostAnswer(server));
+  EXPECT_EQ(admin.Run("SET other value"), "+OK");
+  EXPECT_EQ(admin.Run("GET new"), "$value");
+  EXPECT_TRUE(Eventually([&] { return StalledMs(admin) > 1; }));
+  EXPECT_FALSE(writer.Readable(0));
+  disk_.Release();
+  EXPECT_EQ(writer.ReadLine(), "+OK\r\n");
+}
+
+}  // namespace
+}  // namespace crab
