@@ -261,8 +261,9 @@ class Log {
   // Stop().
   virtual void RetryDisk() = 0;
   // True for a gate whose records were given up when the log degraded under `sync`: a reply held
-  // for it must never leave, its connection is closed. Ask before release_lsn(), which opens all
-  // gates then, because what runs without the log is not held.
+  // for it must never leave, its connection is closed. Ask after release_lsn(), which opens all
+  // gates then, because what runs without the log is not held: whoever sees one opened so sees this
+  // and the state, too.
   virtual bool GateFailed(Lsn gate) const = 0;
   // The same whatever the policy was, for a reply that waits for the disk because its own says so.
   virtual bool GateGivenUp(Lsn gate) const = 0;

@@ -167,7 +167,7 @@ void Loop::AwaitLog(Connection& connection) {
   held_.push_back(&connection);
   awaits_log_.store(true, std::memory_order_seq_cst);
   // The log may have moved between the look that held the reply and the flag.
-  if (connection.session().held_is_released()) WakeForLog();
+  if (connection.session().HeldIsDecided()) WakeForLog();
 }
 
 void Loop::SyncSoon() {

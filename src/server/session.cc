@@ -209,10 +209,10 @@ void Session::MarkOutput() {
     const Mark mark{end, client_.gate, client_.durability};
     // Of a log that degrades under `sync` all gates open, but not to what ran before and was given
     // up: that is held until the connection closes. What begins without the log waits for nothing.
+    // The gate comes first: whoever sees it open because the log degraded sees the rest, too.
+    const bool open = IsOpen(mark);
     const bool degraded = log->state() == wal::State::kDegraded;
-    const bool released = Released(mark) || (degraded && !ran_logged_);
-    const bool given_up = ran_logged_ && degraded && log->GateFailed(client_.gate);
-    if (released && !given_up) {
+    if (degraded ? !ran_logged_ || (open && !IsGivenUp(*log, mark)) : open) {
       released_end_ = end;
       return;
     }
@@ -224,7 +224,18 @@ void Session::MarkOutput() {
   }
 }
 
+// Its gate first: a log that degrades says what it gives up before it opens all gates.
 bool Session::Released(const Mark& mark) const {
+  const wal::Log* const log = server_.execution().log;
+  return IsOpen(mark) && (log == nullptr || !IsGivenUp(*log, mark));
+}
+
+bool Session::HeldIsDecided() const {
+  const wal::Log* const log = server_.execution().log;
+  return IsOpen(marks_.front()) || (log != nullptr && IsGivenUp(*log, marks_.front()));
+}
+
+bool Session::IsOpen(const Mark& mark) const {
   const wal::Log* const log = server_.execution().log;
   if (log == nullptr) return true;
   switch (mark.durability) {
@@ -240,18 +251,21 @@ bool Session::Released(const Mark& mark) const {
 }
 
 bool Session::HeldForNothing(const wal::Log& log) const {
-  return std::any_of(marks_.begin(), marks_.end(), [&](const Mark& mark) {
-    switch (mark.durability) {
-      case Durability::kDefault:
-        return log.GateFailed(mark.gate);
-      case Durability::kSync:
-        return log.GateGivenUp(mark.gate);
-      case Durability::kNone:
-      case Durability::kAsync:
-        return false;  // it waits for no disk, and what it says of none is true
-    }
-    CHECK(false);
-  });
+  return std::any_of(marks_.begin(), marks_.end(),
+                     [&](const Mark& mark) { return IsGivenUp(log, mark); });
+}
+
+bool Session::IsGivenUp(const wal::Log& log, const Mark& mark) {
+  switch (mark.durability) {
+    case Durability::kDefault:
+      return log.GateFailed(mark.gate);
+    case Durability::kSync:
+      return log.GateGivenUp(mark.gate);
+    case Durability::kNone:
+    case Durability::kAsync:
+      return false;  // it waits for no disk, and what it says of none is true
+  }
+  CHECK(false);
 }
 
 std::string_view Session::Sendable() {

@@ -76,9 +76,9 @@ class Session {
   void Sent(size_t bytes);
   // Whether there are replies that wait for the log.
   bool held() const { return !marks_.empty(); }
-  // The gate of the first of them, and whether it is released by now; only when held().
-  wal::Lsn held_gate() const { return marks_.front().gate; }
-  bool held_is_released() const { return Released(marks_.front()); }
+  // Whether it is known by now what becomes of the first of them: it may leave or never will. Only
+  // when held().
+  bool HeldIsDecided() const;
   // Whether a held reply speaks of a record that `log` gave up, so that it must never leave.
   bool HeldForNothing(const wal::Log& log) const;
   // Whether a held reply waits for a sync because of CLIENT DURABILITY. One between others is seen
@@ -132,7 +132,10 @@ class Session {
     Durability durability;  // ... for such a reply
   };
 
+  // Whether what it marks may leave: its gate is open, and its record was not given up.
   bool Released(const Mark& mark) const;
+  bool IsOpen(const Mark& mark) const;
+  static bool IsGivenUp(const wal::Log& log, const Mark& mark);
   // Runs the whole requests at the front of `bytes` and returns how many bytes they were.
   size_t Run(std::string_view bytes);
   // Answers WAITAOF when it is time; false: not yet.

@@ -278,6 +278,21 @@ TEST_P(ConnectionTest, AReplyWhoseRecordWasGivenUpNeverLeaves) {
   EXPECT_EQ(client.ReadToEnd(), "");
 }
 
+TEST_P(ConnectionTest, AReplyWhoseRecordIsGivenUpWhileItIsLookedAtNeverLeaves) {
+  TestServer server(Threads());
+  HeldReplies held(server);
+  RawSocket client(server.unix_endpoint());
+  Exclusively(server.server(), [&] {
+    held.log().on_gate_asked = [&] {
+      held.log().failed_above = 0;
+      held.log().SetState(wal::State::kDegraded);
+      held.log().Release(UINT64_MAX);
+    };
+  });
+  ASSERT_TRUE(client.Send("INCR n\r\n"));
+  EXPECT_EQ(client.ReadToEnd(), "");
+}
+
 TEST_P(ConnectionTest, AClientThatHasSaidAllStillGetsItsHeldReplies) {
   TestServer server(Threads());
   HeldReplies held(server);

@@ -240,7 +240,6 @@ TEST_F(SessionTest, HoldsAReplyUntilItsRecordIsReleased) {
   const auto session = NewSession();
   EXPECT_EQ(Exchange(*session, Request({"set", "k", "v"})), "");
   EXPECT_TRUE(session->held());
-  EXPECT_EQ(session->held_gate(), 1u);
   log_.Release(1);
   EXPECT_EQ(Take(*session), kOk);
   EXPECT_FALSE(session->held());
@@ -354,6 +353,22 @@ TEST_F(SessionTest, HoldsWhatALogGaveUpBeforeItsReplyWasQueued) {
   // What begins afterwards runs without the log and is held by nothing.
   const auto later = NewSession();
   EXPECT_EQ(Exchange(*later, Request({"get", "k"})), "$1\r\nv\r\n");
+}
+
+TEST_F(SessionTest, HoldsWhatALogGivesUpBetweenTwoLooksAtIt) {
+  HoldReplies();
+  const auto session = NewSession();
+  session->Receive(Request({"set", "k", "v"}));
+  // Whatever was asked before, all gates open now.
+  log_.on_gate_asked = [&] {
+    log_.failed_above = 0;
+    log_.SetState(wal::State::kDegraded);
+    log_.Release(UINT64_MAX);
+  };
+  EXPECT_FALSE(session->HeldForNothing(log_));
+  EXPECT_EQ(Take(*session), "");
+  EXPECT_TRUE(session->HeldForNothing(log_));
+  EXPECT_TRUE(session->HeldIsDecided()) << "nobody has to wait for more";
 }
 
 TEST_F(SessionTest, ClosesAfterTheHeldReplyOfQuitAndNotBefore) {

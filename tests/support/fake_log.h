@@ -33,6 +33,7 @@ class FakeLog : public wal::Log {
   wal::Lsn failed_above = UINT64_MAX;    // GateFailed for every gate above
   wal::Lsn given_up_above = UINT64_MAX;  // GateGivenUp likewise
   std::function<void()> on_append;       // after each record
+  std::function<void()> on_gate_asked;   // after each answer of GateFailed
   void Release(wal::Lsn lsn) {
     durable_lsn_.store(lsn);
     written_lsn_.store(lsn);
@@ -98,7 +99,11 @@ class FakeLog : public wal::Log {
   Result<wal::Lsn> Resume() override { return last_lsn(); }
   bool resumable() const override { return false; }
   void RetryDisk() override {}
-  bool GateFailed(wal::Lsn gate) const override { return gate > failed_above; }
+  bool GateFailed(wal::Lsn gate) const override {
+    const bool failed = gate > failed_above;
+    if (on_gate_asked) on_gate_asked();
+    return failed;
+  }
   bool GateGivenUp(wal::Lsn gate) const override { return gate > given_up_above; }
   wal::Metrics metrics() const override {
     wal::Metrics metrics;
