@@ -108,13 +108,15 @@ Status Checkpointer::SaveNow(Reason reason) {
 }
 
 Status Checkpointer::CloseGap() {
-  if (running() && reason_ == Reason::kGap) {
-    Record(job_.Finish());
-    if (facts_.last_ok) return Status::Ok();
-  }
   const wal::Log* const log = server_.log();
   if (log == nullptr || !log->metrics().awaits_checkpoint) return Status::Ok();
-  return SaveNow(Reason::kGap);  // the one that ran has failed, or was not for the gap
+  if (running()) {
+    // Whatever it was begun for, it was cut behind the gap.
+    const CheckpointJob::Outcome outcome = job_.Finish();
+    Record(outcome);
+    if (outcome.status.ok()) return Status::Ok();
+  }
+  return SaveNow(Reason::kGap);
 }
 
 void Checkpointer::Cancel() {

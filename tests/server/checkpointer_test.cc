@@ -12,6 +12,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -29,6 +30,50 @@ namespace {
 
 constexpr uint64_t kUnlimited = 1ull << 40;
 constexpr char kDirectory[] = "/wal";
+
+// Fails or does not answer where a checkpoint is written, and is well otherwise.
+class CheckpointTrouble : public SimDisk {
+ public:
+  enum class Kind { kNone, kFails, kHangs };
+  void Set(Kind kind) {
+    kind_ = kind;
+    kind_.notify_all();
+  }
+  bool hanging() const { return hanging_; }  // something waits, or has waited, for an answer
+  Result<std::unique_ptr<wal::File>> Open(const std::string& path, wal::OpenMode mode) override {
+    auto file = TRY(SimDisk::Open(path, mode));
+    if (!path.ends_with("checkpoint.tmp")) return file;
+    return std::unique_ptr<wal::File>(std::make_unique<Written>(*this, std::move(file)));
+  }
+
+ private:
+  class Written : public wal::File {
+   public:
+    Written(CheckpointTrouble& disk, std::unique_ptr<wal::File> file)
+        : disk_(disk), file_(std::move(file)) {}
+    Status WriteAt(uint64_t offset, std::string_view bytes) override {
+      if (disk_.kind_ == Kind::kHangs) disk_.hanging_ = true;
+      disk_.kind_.wait(Kind::kHangs);
+      if (disk_.kind_ == Kind::kFails) return Status::Error("as the test wants it", EIO);
+      return file_->WriteAt(offset, bytes);
+    }
+    Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
+      return file_->ReadAt(offset, bytes);
+    }
+    Status SyncData() override { return file_->SyncData(); }
+    Result<uint64_t> Size() override { return file_->Size(); }
+    Status Truncate(uint64_t bytes) override { return file_->Truncate(bytes); }
+    Result<std::unique_ptr<wal::Mapping>> Map() override { return file_->Map(); }
+
+   private:
+    CheckpointTrouble& disk_;
+    std::unique_ptr<wal::File> file_;
+  };
+
+  std::atomic<Kind> kind_{Kind::kNone};
+  std::atomic<bool> hanging_{false};
+};
+using Trouble = CheckpointTrouble::Kind;
 
 // A server on a SimDisk, and a client of it.
 class Life {
@@ -453,6 +498,42 @@ TEST(CheckpointerTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {
   EXPECT_EQ(life.Digest(), digest);
 }
 
+// The one that runs bridges the gap as well as any.
+TEST(CheckpointerTest, AStopWaitsForASaveThatBridgesTheGap) {
+  CheckpointTrouble disk;
+  std::string digest;
+  {
+    Life life(disk, {"--wal-on-error", "degrade"});
+    FillWithAllKinds(life);
+    disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+    ASSERT_EQ(life.Run("SET given up"), "+OK");
+    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    disk.Set(Trouble::kFails);
+    disk.ClearFaults();
+    ASSERT_TRUE(life.Becomes("wal_checkpoint_last_status", "err"));
+    ASSERT_EQ(life.Info("wal_awaits_checkpoint"), "1");
+    disk.Set(Trouble::kHangs);
+    ASSERT_EQ(life.Run("BGSAVE SCHEDULE").substr(0, 18), "+Background saving");
+    ASSERT_TRUE(life.Becomes("rdb_bgsave_in_progress", "1"));
+    digest = life.Digest();
+    test::RawSocket witness(life.server().unix_endpoint());
+    ASSERT_TRUE(witness.Send("PING\r\n"));
+    ASSERT_EQ(witness.ReadLine(), "+PONG\r\n");
+    std::thread repair([&] {
+      EXPECT_EQ(witness.ReadToEnd(), "");  // the loops end
+      disk.Set(Trouble::kNone);
+    });
+    const Status end = life.Stop();
+    repair.join();
+    EXPECT_TRUE(end.ok()) << end.message();
+  }
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Run("GET given"), "$up");
+}
+
 // All cores replay, however few loops there are.
 TEST(CheckpointerTest, EstimatesTheReplayByTheThreadsThatDoIt) {
   SimDisk disk;
@@ -746,7 +827,6 @@ TEST(CheckpointerTest, ShutdownSaveLeavesOneBehindThatHoldsEverything) {
   EXPECT_EQ(life.Info("rdb_last_load_keys_loaded"), "2005");
 }
 
-// Memory beyond the data is bounded: who overwrites faster than the file is written waits.
 // The holder of the world waits for the queue several times over.
 TEST(CheckpointerTest, SaveOfMoreThanTheQueueHoldsEnds) {
   SimDisk disk;
