@@ -645,6 +645,7 @@ Lsn LogImpl::SetSyncPolicy(SyncPolicy policy) {
     UpdateReleaseLocked();
   }
   if (policy == SyncPolicy::kSync) sync_requested_.store(true, std::memory_order_seq_cst);
+  if (state() == State::kRefusing) retry_requested_.store(true, std::memory_order_seq_cst);
   WakeWriter();
   return lsn;
 }
@@ -662,7 +663,12 @@ void LogImpl::SetMaxSegmentBytes(uint64_t bytes) {
   max_segment_bytes_.store(bytes, std::memory_order_relaxed);
 }
 
-void LogImpl::SetOnError(OnError on_error) { on_error_.store(on_error, std::memory_order_relaxed); }
+void LogImpl::SetOnError(OnError on_error) {
+  on_error_.store(on_error, std::memory_order_relaxed);
+  if (state() != State::kRefusing) return;
+  retry_requested_.store(true, std::memory_order_seq_cst);
+  WakeWriter();
+}
 
 void LogImpl::RequestSync() {
   sync_requested_.store(true, std::memory_order_seq_cst);

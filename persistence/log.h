@@ -226,6 +226,8 @@ class Log {
   virtual void SetFlushIntervalMs(uint32_t ms) = 0;
   virtual void SetBufferBytes(uint64_t bytes) = 0;
   virtual void SetMaxSegmentBytes(uint64_t bytes) = 0;
+  // While the log refuses this and SetSyncPolicy make it try the disk now, and decide anew if that
+  // fails.
   virtual void SetOnError(OnError on_error) = 0;
   // Asks for a sync now, whatever the policy (WAITAOF, SHUTDOWN, WAL FLUSH); watch durable_lsn.
   virtual void RequestSync() = 0;

@@ -202,6 +202,8 @@ class LogImpl final : public Log {
   Status WriteAgain(Lsn last);
   Status WriteFirst();
   void EnterTrouble(const Status& error);
+  OnError ActionInTrouble() const;
+  void ActInTrouble(const Status& error, OnError action);
   void RetryTrouble(int64_t now_us);
   void GiveUpRing();
   Status LookForSegment();

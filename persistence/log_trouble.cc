@@ -1,7 +1,8 @@
 // When the disk fails. The file at hand is dead; the ring still has what is not durable, and a new
 // segment of a new epoch gets it. When that fails too, `on_error` decides: refuse (the ring keeps
-// everything and the disk is tried again), degrade (the ring is given up, and the log waits until
-// the disk works and Resume() is called), or exit. The writer's thread only.
+// everything and the disk is tried again, and while that fails it is decided anew), degrade (the
+// ring is given up, and the log waits until the disk works and Resume() is called), or exit. The
+// writer's thread only.
 //
 // After Resume() records are kept behind a gap, and nothing is promised of them until a checkpoint
 // bridges it: replies are not held, durable_lsn stands still, and a failure of the disk just begins
@@ -185,9 +186,21 @@ void LogImpl::EnterTrouble(const Status& error) {
     SetState(State::kRefusing);  // FinishLog() tries once more, and tells
     return;
   }
-  OnError action = on_error_.load(std::memory_order_relaxed);
+  ActInTrouble(error, ActionInTrouble());
+}
+
+// What the options say by now: degrade, refuse or exit.
+OnError LogImpl::ActionInTrouble() const {
+  const OnError action = on_error_.load(std::memory_order_relaxed);
   const bool sync = policy_.load(std::memory_order_relaxed) == SyncPolicy::kSync;
-  const bool awaits = awaits_checkpoint_.load(std::memory_order_relaxed);
+  if (action == OnError::kExit) return action;
+  // Nothing was promised behind the gap, so there is nothing to refuse for.
+  if (awaits_checkpoint_.load(std::memory_order_relaxed)) return OnError::kDegrade;
+  if (action == OnError::kAuto) return sync ? OnError::kRefuse : OnError::kDegrade;
+  return action;
+}
+
+void LogImpl::ActInTrouble(const Status& error, OnError action) {
   if (action == OnError::kExit) {
     if (!options_.on_fatal) {
       LogError(std::string(error.message()) + "; exiting", {{"wal-on-error", "exit"}});
@@ -197,10 +210,8 @@ void LogImpl::EnterTrouble(const Status& error) {
       std::_Exit(EXIT_FAILURE);
     }
     options_.on_fatal(error.message());
+    if (awaits_checkpoint_.load(std::memory_order_relaxed)) action = OnError::kDegrade;
   }
-  // Nothing was promised behind the gap, so there is nothing to refuse for.
-  if (awaits) action = OnError::kDegrade;
-  if (action == OnError::kAuto) action = sync ? OnError::kRefuse : OnError::kDegrade;
   const int64_t retry_ms = RetryDelayUs() / 1000;
   if (action != OnError::kDegrade) {
     LogError(std::string(error.message()) + "; writes are refused until the disk works again",
@@ -277,7 +288,15 @@ void LogImpl::RetryTrouble(int64_t now_us) {
     metrics_.last_error = opened.message();
     if (opened.ok()) ++metrics_.heals;
   }
-  if (!opened.ok()) return;
+  if (!opened.ok()) {
+    // The options may have changed since it was decided to refuse.
+    const OnError action = ActionInTrouble();
+    if (state() == State::kRefusing && action != OnError::kRefuse) {
+      notify_ = true;
+      ActInTrouble(opened, action);
+    }
+    return;
+  }
   LogWarn(degraded ? "the disk of the log works again; the log goes on once there is a checkpoint"
                    : "the disk of the log works again; writes are accepted",
           {{"segment", segment_->info().name}, {"epoch", segment_->info().epoch}});

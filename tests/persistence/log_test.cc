@@ -247,6 +247,62 @@ TEST_F(LogTest, SaysWhenThereIsNoRoomAndKeepsWhatComesAnyway) {
   EXPECT_TRUE(found.report.lost.empty());
 }
 
+// Whoever set it to refuse may think better of it while the disk fails.
+TEST_F(LogTest, DecidesAnewWhileItRefusesWhenTheOptionsChange) {
+  struct Case {
+    const char* name;
+    SyncPolicy policy;
+    OnError on_error;
+    std::function<void(Log&)> change;
+    bool fails_gates;
+  };
+  const Case cases[] = {
+      {"degrade under async", SyncPolicy::kAsync, OnError::kRefuse,
+       [](Log& log) { log.SetOnError(OnError::kDegrade); }, false},
+      {"degrade under sync", SyncPolicy::kSync, OnError::kRefuse,
+       [](Log& log) { log.SetOnError(OnError::kDegrade); }, true},
+      {"a lower policy under auto", SyncPolicy::kSync, OnError::kAuto,
+       [](Log& log) { log.SetSyncPolicy(SyncPolicy::kAsync); }, false},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    test::SimDisk disk;
+    options_.sync_policy = c.policy;
+    options_.on_error = c.on_error;
+    options_.retry_ms = 3'600'000;
+    std::atomic<int> told{0};
+    Found found = Open(disk);
+    ASSERT_NE(found.log, nullptr) << found.error;
+    found.log->SetListener([&] { ++told; });
+    disk.AddFault({.calls = test::kWrite | test::kCreate, .error = EIO, .for_ever = true});
+    const Lsn held = AppendOne(*found.log, "held");
+    found.log->RequestSync();
+    WaitUntil([&] { return found.log->state() == State::kRefusing; });
+    const int told_before = told;
+    c.change(*found.log);
+    WaitUntil([&] { return found.log->state() == State::kDegraded; });
+    EXPECT_EQ(found.log->GateFailed(held), c.fails_gates);
+    WaitUntil([&] { return told > told_before; });
+  }
+}
+
+TEST_F(LogTest, ExitsWhereThatIsAskedForWhileItRefuses) {
+  test::SimDisk disk;
+  options_.on_error = OnError::kRefuse;
+  options_.retry_ms = 3'600'000;
+  std::atomic<bool> exits{false};
+  options_.on_fatal = [&](std::string_view) { exits = true; };
+  Found found = Open(disk);
+  ASSERT_NE(found.log, nullptr) << found.error;
+  disk.AddFault({.calls = test::kWrite | test::kCreate, .error = EIO, .for_ever = true});
+  AppendOne(*found.log, "held");
+  found.log->RequestSync();
+  WaitUntil([&] { return found.log->state() == State::kRefusing; });
+  EXPECT_FALSE(exits);
+  found.log->SetOnError(OnError::kExit);
+  WaitUntil([&] { return exits.load(); });
+}
+
 TEST_F(LogTest, MovesToANewEpochWhenASyncFails) {
   test::SimDisk disk;
   options_.sync_policy = SyncPolicy::kSync;
