@@ -131,13 +131,17 @@ CheckpointJob::Outcome CheckpointJob::Finish() {
   return outcome;
 }
 
-CheckpointJob::Outcome CheckpointJob::Cancel() {
+void CheckpointJob::GiveUp() {
   CHECK(running_);
   {
     const std::lock_guard lock(mutex_);
     given_up_ = true;
   }
   work_.notify_one();
+}
+
+CheckpointJob::Outcome CheckpointJob::Cancel() {
+  GiveUp();
   AwaitEnd();
   Outcome outcome = TakeOutcome();
   if (snapshot_->done()) snapshot_.reset();

@@ -86,8 +86,10 @@ class CheckpointJob : public SnapshotSink {
   std::optional<Outcome> Settle();
   // Brings the one that runs to its end, with its file, everybody else waiting. Then it is free().
   Outcome Finish();
-  // Ends the one that runs without a file. Its walk still goes on: the next cut needs every entry
-  // stamped.
+  // Tells the one that runs to end without a file, which it does when the disk lets it: Settle then
+  // has its outcome. Its walk still goes on: the next cut needs every entry stamped.
+  void GiveUp();
+  // The same, and waits for the end.
   Outcome Cancel();
   // Walks one that was given up to its end here and now, so that the next can begin.
   void Drain();
@@ -192,7 +194,7 @@ class CheckpointJob : public SnapshotSink {
   Phase phase_ = Phase::kIdle;
   std::deque<Item> queue_;
   bool walked_ = false;    // nothing comes into the queue any more
-  bool given_up_ = false;  // Cancel: to end without a file
+  bool given_up_ = false;  // to end without a file
   bool stopping_ = false;
   std::string watched_directory_;
   uint64_t own_bytes_ = 0;  // of the queue, what is in memory for its sake only

@@ -41,8 +41,12 @@ class Checkpointer {
   // everybody else waiting. OK where nothing does.
   Status CloseGap();
   // Ends the one under way without a file, and forgets what is scheduled. Afterwards the log may go
-  // away.
+  // away. Waits for the disk.
   void Cancel();
+  // Sees to it that the one under way ends without a file, soon; the log stays until then.
+  void GiveUp() {
+    if (running()) job_.GiveUp();
+  }
   // Walks one that was given up to its end here and now, so that the next can begin.
   void Drain() { job_.Drain(); }
   // Once a second: begins what is due.

@@ -321,9 +321,9 @@ void Server::HealLog() {
     wal::Log* const log = execution_->log;
     if (log == nullptr || !log->resumable()) return;
     if (!checkpointer_->free()) {
-      // One that was cut before the log stopped would be of no use behind the gap; this waits until
-      // its walk is over.
-      checkpointer_->Cancel();
+      // One that was cut before the log stopped would be of no use behind the gap; the next second
+      // looks whether the disk has let go of it and its walk is over.
+      checkpointer_->GiveUp();
       return;
     }
     const uint64_t dropped = log->metrics().appends_dropped;

@@ -534,6 +534,27 @@ TEST(CheckpointerTest, AStopWaitsForASaveThatBridgesTheGap) {
   EXPECT_EQ(life.Run("GET given"), "$up");
 }
 
+// Of a checkpoint that is of no use any more nobody waits for the end.
+TEST(CheckpointerTest, ADiskThatHangsUnderAnOldOneHoldsNobodyUpWhenTheLogGoesOn) {
+  CheckpointTrouble disk;
+  Life life(disk, {"--wal-on-error", "degrade"});
+  FillWithAllKinds(life);
+  disk.Set(Trouble::kHangs);
+  ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+  ASSERT_TRUE(Eventually([&] { return disk.hanging(); }));
+  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+  ASSERT_EQ(life.Run("SET given up"), "+OK");
+  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+  disk.ClearFaults();
+  ASSERT_TRUE(Eventually([&] { return life.server().server().log()->resumable(); }));
+  const uint64_t uptime = life.Uptime();
+  ASSERT_TRUE(Eventually([&] { return life.Uptime() >= uptime + 3; }));  // it tries every second
+  EXPECT_EQ(life.Info("wal_state"), "degraded");
+  disk.Set(Trouble::kNone);
+  ASSERT_TRUE(life.Becomes("wal_state", "running"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "gap");
+}
+
 // All cores replay, however few loops there are.
 TEST(CheckpointerTest, EstimatesTheReplayByTheThreadsThatDoIt) {
   SimDisk disk;
