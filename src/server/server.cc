@@ -765,6 +765,14 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
   if (has("wal-enabled") && recovering()) {
     return Config::SetFailed("wal-enabled", "The log is still being replayed");
   }
+  const bool log_stays = execution_->log != nullptr && (!has("wal-enabled") || config.enable_wal);
+  if (log_stays && config.wal_sync_policy == WalSyncPolicy::kSync &&
+      config_.wal_sync_policy != WalSyncPolicy::kSync &&
+      execution_->log->state() == wal::State::kDegraded) {
+    return Status::Error(
+        "MISCONF wal-sync-policy sync cannot be promised while the log is not kept; see wal_state "
+        "in INFO persistence.");
+  }
   // What can fail comes first, and is undone when a later step fails.
   std::vector<std::unique_ptr<Listener>> listeners;
   // What listens at the same port makes room for other addresses, and goes on if something fails.

@@ -482,6 +482,22 @@ TEST_F(SessionTest, WritesOfOneThatAsksForSyncAreRefusedWithoutALog) {
   EXPECT_EQ(Exchange(*session, "SET k 5\r\nGET k\r\n"), refused + "$1\r\n4\r\n");
 }
 
+TEST_F(SessionTest, APolicyThatCannotBeKeptIsRefused) {
+  UseLog();
+  const auto session = NewSession();
+  log_.SetState(wal::State::kDegraded);
+  EXPECT_EQ(Exchange(*session, "CONFIG SET appendfsync always\r\n"),
+            "-MISCONF wal-sync-policy sync cannot be promised while the log is not kept; see "
+            "wal_state in INFO persistence.\r\n");
+  EXPECT_EQ(Exchange(*session, "CONFIG GET appendfsync\r\n"),
+            "*2\r\n$11\r\nappendfsync\r\n$8\r\neverysec\r\n");
+  EXPECT_EQ(Exchange(*session, "CONFIG SET appendfsync no\r\n"), kOk);
+  log_.SetState(wal::State::kRunning);
+  EXPECT_EQ(Exchange(*session, "CONFIG SET appendfsync always\r\n"), kOk);
+  log_.SetState(wal::State::kDegraded);
+  EXPECT_EQ(Exchange(*session, "CONFIG SET appendfsync always\r\n"), kOk) << "nothing changes";
+}
+
 TEST_F(SessionTest, WhatTheLogGaveUpIsNeverAcknowledgedToOneThatAsksForSync) {
   HoldReplies();
   log_.Release(kEverything);
