@@ -108,9 +108,6 @@ size_t Session::Run(std::string_view bytes) {
   resp::Reply reply(output_, client_.protocol);
   size_t done = 0;
   dispatcher_.BeginBatch();
-  const wal::Log* log = server_.execution().log;
-  ran_logged_ = log != nullptr && log->state() == wal::State::kRunning;
-  ran_unlogged_ = dispatcher_.unlogged();
   // What is not sent yet but may be stays so, whatever gate the replies behind it get.
   if (marks_.empty()) released_end_ = output_taken_ + output_.size();
   while (done < bytes.size() && !client_.close_after_reply && !killed) {
@@ -130,6 +127,8 @@ size_t Session::Run(std::string_view bytes) {
     if (!argv_.empty()) {
       request_bytes_ = bytes.size() - done;
       client_.inline_request = bytes[done] != '*';
+      NoteLogState();
+      const uint64_t unlogged_before = dispatcher_.unlogged();
       const Dispatcher::Outcome outcome = dispatcher_.Run(client_, Args(argv_), reply);
       if (__builtin_expect(outcome != Dispatcher::Outcome::kDone, 0)) {
         wait_ = outcome == Dispatcher::Outcome::kNoRoom   ? Wait::kLogRoom
@@ -139,7 +138,7 @@ size_t Session::Run(std::string_view bytes) {
       }
       reply.set_protocol(client_.protocol);
       if (__builtin_expect(client_.durability == Durability::kSync, 0) && ran_logged_ &&
-          dispatcher_.unlogged() != ran_unlogged_) {
+          dispatcher_.unlogged() != unlogged_before) {
         killed = true;  // the log gave up after the command was admitted: the outcome is unknown
       }
       if (__builtin_expect(client_.durable_wait.active, 0) && !FinishDurableWait()) {
@@ -167,6 +166,17 @@ size_t Session::Run(std::string_view bytes) {
     loop_.SyncWithin(server_.config().wal_flush_interval_ms);
   }
   return done;
+}
+
+// Before a command runs.
+void Session::NoteLogState() {
+  const wal::Log* const log = server_.execution().log;
+  const bool logged = log != nullptr && log->state() == wal::State::kRunning;
+  if (__builtin_expect(logged == ran_logged_, 1)) return;
+  // What was said so far is marked as it was run.
+  const size_t marked_end = marks_.empty() ? released_end_ : marks_.back().end;
+  if (client_.gate != 0 && marked_end != output_taken_ + output_.size()) MarkOutput();
+  ran_logged_ = logged;
 }
 
 bool Session::FinishDurableWait() {

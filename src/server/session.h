@@ -138,6 +138,7 @@ class Session {
   static bool IsGivenUp(const wal::Log& log, const Mark& mark);
   // Runs the whole requests at the front of `bytes` and returns how many bytes they were.
   size_t Run(std::string_view bytes);
+  void NoteLogState();
   // Answers WAITAOF when it is time; false: not yet.
   bool FinishDurableWait();
   void ProtocolError(const std::string& message);
@@ -153,11 +154,10 @@ class Session {
   size_t request_bytes_ = 0;
   Buffer input_;   // what is left of the input: a request that is not whole or may not run yet
   Buffer output_;  // replies not yet handed to the connection
-  size_t output_taken_ = 0;    // bytes that left output_ since the start
-  size_t released_end_ = 0;    // of the output in front of the first mark, counted like its end
-  std::deque<Mark> marks_;     // ascending; only while replies wait for the log
-  bool ran_logged_ = false;    // the log was keeping everything when the batch at hand began
-  uint64_t ran_unlogged_ = 0;  // what the dispatcher's unlogged() was then
+  size_t output_taken_ = 0;  // bytes that left output_ since the start
+  size_t released_end_ = 0;  // of the output in front of the first mark, counted like its end
+  std::deque<Mark> marks_;   // ascending; only while replies wait for the log
+  bool ran_logged_ = false;  // the log was keeping everything when the last command was let in
   Wait wait_ = Wait::kNothing;
 };
 

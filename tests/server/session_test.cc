@@ -355,6 +355,26 @@ TEST_F(SessionTest, HoldsWhatALogGaveUpBeforeItsReplyWasQueued) {
   EXPECT_EQ(Exchange(*later, Request({"get", "k"})), "$1\r\nv\r\n");
 }
 
+TEST_F(SessionTest, HoldsWhatALogGivesUpThatHealedInTheMiddleOfThePipeline) {
+  UseLog();
+  log_.releases_at_once = false;
+  log_.SetState(wal::State::kDegraded);  // behind a gap
+  log_.Release(UINT64_MAX);
+  log_.on_append = [&] {
+    if (log_.last_lsn() == 1) {  // the gap is bridged ...
+      log_.SetState(wal::State::kRunning);
+      log_.Release(1);
+    } else {  // ... and the disk fails again
+      log_.failed_above = 1;
+      log_.SetState(wal::State::kDegraded);
+      log_.Release(UINT64_MAX);
+    }
+  };
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session, Request({"set", "a", "1"}) + Request({"set", "b", "2"})), kOk);
+  EXPECT_TRUE(session->HeldForNothing(log_));
+}
+
 TEST_F(SessionTest, HoldsWhatALogGivesUpBetweenTwoLooksAtIt) {
   HoldReplies();
   const auto session = NewSession();
