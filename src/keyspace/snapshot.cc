@@ -83,17 +83,14 @@ bool Snapshot::Step(uint32_t shard, size_t entries) {
     if (!walk.kept.empty()) {
       // First, for they hold memory.
       Kept& kept = walk.kept.back();
-      walked += WalkTable(shard, *kept.table, kept.name, &kept.cursor, entries - walked);
-      if (kept.cursor == 0) {
-        DetachedTables detached;
-        detached.Add(std::move(kept.table));
-        walk.kept.pop_back();
-        keyspace_.lazy_free_.Add(std::move(detached));
-      }
+      walked +=
+          WalkTable(shard, *kept.table, kept.name, /*stays=*/false, &kept.cursor, entries - walked);
+      if (kept.cursor == 0) Free(&walk, walk.kept.end() - 1);
     } else {
       CHECK_LT(walk.name, walk.names_end);
       if (const Table* table = keyspace_.shard(shard).FindTable(DbOf(walk.name))) {
-        walked += WalkTable(shard, *table, walk.name, &walk.cursor, entries - walked);
+        walked +=
+            WalkTable(shard, *table, walk.name, /*stays=*/true, &walk.cursor, entries - walked);
       }
       if (walk.cursor == 0) ++walk.name;
     }
@@ -108,8 +105,8 @@ bool Snapshot::Step(uint32_t shard, size_t entries) {
 // Buckets, entries and values lie anywhere in memory, so their way into the cache is what takes the
 // time. While a chain is written, the values of the one after it, the entries of the next and the
 // bucket of the one after that are under way.
-size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor,
-                           size_t entries) {
+size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, bool stays,
+                           uint64_t* cursor, size_t entries) {
   struct Chain {
     Bucket* bucket = nullptr;  // null: behind the end
     uint64_t next = 0;         // the cursor behind it
@@ -134,7 +131,7 @@ size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, ui
     FetchValues(second.bucket);
     Table::ForEachOfChain(now.bucket, [&](Table::Place place) {
       Entry* entry = place.entry();
-      if (entry->epoch() != epoch_) Write(shard, name, entry);
+      if (entry->epoch() != epoch_) Write(shard, name, entry, kLargeBytes, stays);
       ++work;
       return true;
     });
@@ -146,13 +143,15 @@ size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, ui
 
 void Snapshot::Save(uint32_t shard, uint32_t db, Entry* entry) {
   Walk& walk = walks_[shard];
-  walk.saved_bytes += Write(shard, NameOf(db), entry);
+  walk.saved_bytes += Write(shard, NameOf(db), entry, /*large_bytes=*/0, /*stays=*/false);
   ++walk.saved;
   FinishIfDone(shard);
 }
 
-// Returns the bytes that the sink gets for it.
-size_t Snapshot::Write(uint32_t shard, uint32_t name, Entry* entry) {
+// A value of `large_bytes` and more is shared where it can be. Returns the bytes that the sink gets
+// for it.
+size_t Snapshot::Write(uint32_t shard, uint32_t name, Entry* entry, size_t large_bytes,
+                       bool stays) {
   Walk& walk = walks_[shard];
   DCHECK(entry->epoch() != epoch_);
   CHECK_GT(walk.left, 0u);
@@ -161,10 +160,10 @@ size_t Snapshot::Write(uint32_t shard, uint32_t name, Entry* entry) {
   ++walk.stamped;
   if (abandoned_.load(std::memory_order_relaxed)) return 0;
 
-  if (entry->is_large() && entry->large()->size() >= kLargeBytes) {
+  if (entry->is_large() && entry->large()->size() >= large_bytes) {
     const size_t bytes = entry->large()->size();
     sink_.TakeLarge(static_cast<uint16_t>(shard), name, std::string(entry->key()),
-                    entry->deadline_ms(), entry->large()->Share());
+                    entry->deadline_ms(), entry->large()->Share(), stays);
     return bytes;
   }
   char scratch[24];
@@ -200,14 +199,19 @@ void Snapshot::FinishIfDone(uint32_t shard) {
   Walk& walk = walks_[shard];
   if (walk.left > 0 || done(shard)) return;
   Flush(shard);
-  if (!walk.kept.empty()) {
-    DetachedTables detached;
-    for (Kept& kept : walk.kept) detached.Add(std::move(kept.table));
-    walk.kept.clear();
-    keyspace_.lazy_free_.Add(std::move(detached));
-  }
+  if (!walk.kept.empty()) Free(&walk, walk.kept.begin());
   walk.done.store(true, std::memory_order_release);
   shards_left_.fetch_sub(1, std::memory_order_acq_rel);
+}
+
+// The kept tables from `first` on.
+void Snapshot::Free(Walk* walk, std::vector<Kept>::iterator first) {
+  DetachedTables detached;
+  for (auto kept = first; kept != walk->kept.end(); ++kept) {
+    detached.Add(std::move(kept->table));
+  }
+  walk->kept.erase(first, walk->kept.end());
+  keyspace_.lazy_free_.Add(std::move(detached));
 }
 
 bool Snapshot::HasWalked(uint32_t shard, uint32_t db) const {

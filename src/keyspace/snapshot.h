@@ -32,14 +32,17 @@ class SnapshotSink {
   // Effects (SET with their deadlines) end to end, of `entries` keys of one shard.
   virtual void Take(uint16_t shard, std::string effects, uint64_t entries) = 0;
   // A value too large to copy while a shard is held: shared, see LargeString::Share. The sink gives
-  // its share back (LargeString::Destroy) when it is written. One entry.
+  // its share back (LargeString::Destroy) when it is written. One entry. `stays`: it is in the
+  // keyspace, too, so that until it is changed there the share costs no memory.
   virtual void TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
-                         LargeString* value) = 0;
+                         LargeString* value, bool stays) = 0;
 };
 
 class Snapshot {
  public:
-  // Values from here on are shared with the sink instead of copied.
+  // Values from here on are shared with the sink instead of copied by the walk. What is saved is
+  // shared wherever it can be, because one command may change any number of keys, and mostly it is
+  // about to replace or remove them.
   static constexpr size_t kLargeBytes = 64 * 1024;
   // Effects of a shard are gathered up to this and then given to the sink; with many shards up to
   // their share of kChunkBytesOfAll.
@@ -113,9 +116,10 @@ class Snapshot {
 
   uint32_t NameOf(uint32_t db) const { return db < name_of_.size() ? name_of_[db] : db; }
   uint32_t DbOf(uint32_t name) const { return name < db_of_.size() ? db_of_[name] : name; }
-  size_t WalkTable(uint32_t shard, const Table& table, uint32_t name, uint64_t* cursor,
+  size_t WalkTable(uint32_t shard, const Table& table, uint32_t name, bool stays, uint64_t* cursor,
                    size_t entries);
-  size_t Write(uint32_t shard, uint32_t name, Entry* entry);
+  size_t Write(uint32_t shard, uint32_t name, Entry* entry, size_t large_bytes, bool stays);
+  void Free(Walk* walk, std::vector<Kept>::iterator first);
   void Flush(uint32_t shard);
   void Report(Walk* walk);
   void FinishIfDone(uint32_t shard);

@@ -163,7 +163,7 @@ void CheckpointJob::WatchDisk(std::string directory) {
 void CheckpointJob::WalkToTheEnd() {
   Keyspace& keyspace = server_.keyspace();
   for (uint32_t shard = 0; shard < keyspace.shard_count(); ++shard) {
-    while (!Step(cursors_[shard % cursors_.size()], shard, kEntriesPerStep)) {
+    while (!snapshot_->Step(shard, kEntriesPerStep)) {
       if (queue_bytes_.load(std::memory_order_relaxed) < kQueueBytes) continue;
       std::unique_lock lock(mutex_);
       // The file's thread takes it under the same mutex once the queue is short.
@@ -177,13 +177,6 @@ void CheckpointJob::WalkToTheEnd() {
   CHECK(snapshot_->done());
   for (Cursor& cursor : cursors_) cursor.done = true;
   NoteWalked();
-}
-
-bool CheckpointJob::Step(Cursor& cursor, uint32_t shard, size_t entries) {
-  cursor.walks.store(shard, std::memory_order_relaxed);
-  const bool done = snapshot_->Step(shard, entries);
-  cursor.walks.store(kNoShard, std::memory_order_relaxed);
-  return done;
 }
 
 void CheckpointJob::AwaitEnd() {
@@ -244,7 +237,7 @@ bool CheckpointJob::Walk(int loop) {
     Shard& shard = keyspace.shard(cursor.next_shard);
     const uint64_t begin_cycles = __rdtsc();
     if (locking) LockShard(shard);
-    const bool done = Step(cursor, cursor.next_shard, cursor.entries);
+    const bool done = snapshot->Step(cursor.next_shard, cursor.entries);
     if (locking) UnlockShard(shard);
     now_cycles = __rdtsc();
     const uint64_t spent = now_cycles - begin_cycles;
@@ -286,7 +279,7 @@ void CheckpointJob::Take(uint16_t shard, std::string effects, uint64_t entries) 
 }
 
 void CheckpointJob::TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
-                              LargeString* value) {
+                              LargeString* value, bool stays) {
   Item item;
   item.shard = shard;
   item.entries = 1;
@@ -294,7 +287,7 @@ void CheckpointJob::TakeLarge(uint16_t shard, uint32_t db, std::string key, int6
   item.db = db;
   item.key = std::move(key);
   item.deadline_ms = deadline_ms;
-  item.walked = cursors_[shard % cursors_.size()].walks.load(std::memory_order_relaxed) == shard;
+  item.stays = stays;
   Push(std::move(item));
 }
 

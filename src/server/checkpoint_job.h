@@ -127,32 +127,27 @@ class CheckpointJob : public SnapshotSink {
     uint32_t db = 0;
     std::string key;
     int64_t deadline_ms = 0;
-    bool walked = false;  // the value is still the keyspace's, too: it costs no memory of its own
+    bool stays = false;  // the value is the keyspace's, too: it costs no memory of its own
     uint64_t bytes() const;
-    uint64_t own_bytes() const { return walked ? 0 : bytes(); }
+    uint64_t own_bytes() const { return stays ? 0 : bytes(); }
   };
   // Where a loop's walk stands.
   struct alignas(64) Cursor {
     uint32_t next_shard = 0;
     size_t entries = 0;  // per step, so that a step takes a part of a quantum
     bool done = true;
-    // The shard that is held and walked just now. So whoever holds a shard knows whether what the
-    // snapshot gives comes from the walk. Relaxed: only the shard's holder asks for it.
-    std::atomic<uint32_t> walks{kNoShard};
   };
-  static constexpr uint32_t kNoShard = UINT32_MAX;
   enum class Phase : uint8_t { kIdle, kWriting, kEnded };
 
   // SnapshotSink.
   void Take(uint16_t shard, std::string effects, uint64_t entries) override;
   void TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
-                 LargeString* value) override;
+                 LargeString* value, bool stays) override;
   void Push(Item item);
   static void Free(Item& item);
 
   // World held.
   void WalkToTheEnd();
-  bool Step(Cursor& cursor, uint32_t shard, size_t entries);  // the shard is held
   void AwaitEnd();
   Outcome TakeOutcome();
   void StartThread();

@@ -264,7 +264,7 @@ void Engine::Take(uint16_t shard, std::string effects, uint64_t entries) {
 }
 
 void Engine::TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
-                       LargeString* value) {
+                       LargeString* value, bool /*stays*/) {
   Effects effects;
   effects.Set(shard, db, key, value->view(), deadline_ms);
   LargeString::Destroy(value);

@@ -93,7 +93,7 @@ class Engine : public SnapshotSink {
 
   void Take(uint16_t shard, std::string effects, uint64_t entries) override;
   void TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
-                 LargeString* value) override;
+                 LargeString* value, bool stays) override;
   Status WriteCheckpoint(bool* ended);
   Status WaitUntilDurable();
   Status Publish();
