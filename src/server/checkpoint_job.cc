@@ -375,6 +375,7 @@ Status CheckpointJob::Write() {
   std::unique_ptr<wal::CheckpointWriter> writer = TRY(wal::CheckpointWriter::Create(
       server_.disk(), order_.directory, info_, order_.compression, order_.keys));
   pace_us_ = RealClock().MonotonicUs();
+  paced_bytes_ = writer->bytes();
   int64_t told_us = pace_us_;
   for (;;) {
     Item item;
@@ -388,7 +389,6 @@ Status CheckpointJob::Write() {
     }
     const uint64_t bytes = item.bytes();
     const uint64_t own_bytes = item.own_bytes();
-    const uint64_t file_bytes_before = writer->bytes();
     Status status = WriteItem(*writer, item);
     Free(item);
     outcome_.entries += item.entries;
@@ -412,7 +412,7 @@ Status CheckpointJob::Write() {
     }
     TRY(std::move(status));
     file_bytes_.store(writer->bytes(), std::memory_order_relaxed);
-    Pace(writer->bytes() - file_bytes_before);
+    Pace(*writer);
     if (const int64_t now_us = RealClock().MonotonicUs(); now_us - told_us > kProgressUs) {
       told_us = now_us;
       LogInfo("checkpoint under way", {{"lsn", order_.lsn},
@@ -438,25 +438,25 @@ Status CheckpointJob::WriteItem(wal::CheckpointWriter& writer, Item& item) {
   // Straight from the value that is shared with the keyspace, a part at a time.
   std::string_view bytes = item.value->view();
   Effects effects;
-  effects.Set(item.shard, item.db, item.key, bytes.substr(0, Effects::kPartBytes),
-              item.deadline_ms);
+  const size_t part_bytes = Effects::PartBytes(item.key);
+  effects.Set(item.shard, item.db, item.key, bytes.substr(0, part_bytes), item.deadline_ms);
   TRY(writer.Add(item.shard, effects.bytes(), item.entries));
-  while (bytes.size() > Effects::kPartBytes) {
-    bytes.remove_prefix(Effects::kPartBytes);
-    Pace(Effects::kPartBytes);
+  while (bytes.size() > part_bytes) {
+    bytes.remove_prefix(part_bytes);
+    Pace(writer);
     {
       const std::lock_guard lock(mutex_);
       if (given_up_) return Status::Error(kGivenUp);
     }
     effects.Clear();
-    effects.Add(item.shard, item.db, EffectId::kAppend,
-                {item.key, bytes.substr(0, Effects::kPartBytes)});
+    effects.Add(item.shard, item.db, EffectId::kAppend, {item.key, bytes.substr(0, part_bytes)});
     TRY(writer.Add(item.shard, effects.bytes(), 0));
   }
   return Status::Ok();
 }
 
-void CheckpointJob::Pace(uint64_t bytes) {
+void CheckpointJob::Pace(const wal::CheckpointWriter& writer) {
+  const uint64_t bytes = writer.bytes() - std::exchange(paced_bytes_, writer.bytes());
   const int64_t now_us = RealClock().MonotonicUs();
   pace_us_ = std::max(pace_us_, now_us - kPaceSlackUs) +
              static_cast<int64_t>(bytes * 1'000'000 / kFileBytesPerSecond);

@@ -161,7 +161,7 @@ class CheckpointJob : public SnapshotSink {
   Status WriteItem(wal::CheckpointWriter& writer, Item& item);
   Status WaitUntilDurable();
   Status Publish(wal::CheckpointWriter& writer);
-  void Pace(uint64_t bytes);
+  void Pace(const wal::CheckpointWriter& writer);
   void WakeLoops();
 
   Server& server_;
@@ -201,7 +201,9 @@ class CheckpointJob : public SnapshotSink {
   // thread when there is room: sequentially consistent against queue_bytes_.
   std::atomic<bool> walkers_wait_{false};
   std::atomic<bool> hurried_{false};  // somebody waits for the file: no pacing
-  int64_t pace_us_ = 0;               // the file's thread: when what it wrote is paid for
+  // The file's thread: how much of the file is paid for, or will be at that time.
+  uint64_t paced_bytes_ = 0;
+  int64_t pace_us_ = 0;
 
   std::thread thread_;  // begins with the first order
 };

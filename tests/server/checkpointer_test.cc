@@ -848,6 +848,26 @@ TEST(CheckpointerTest, ShutdownSaveLeavesOneBehindThatHoldsEverything) {
   EXPECT_EQ(life.Info("rdb_last_load_keys_loaded"), "2005");
 }
 
+// Memory beyond the data is bounded: who overwrites faster than the file is written waits.
+// Each part of a large value names its key.
+TEST(CheckpointerTest, ALongKeyCostsNoMoreThanItsValue) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk);
+    const std::string key(3 << 20, 'k');
+    const std::string value(20 << 20, 'v');
+    ASSERT_EQ(life.Run({"SET", key, value}), "+OK");
+    life.BgSave();
+    EXPECT_LT(life.Number("wal_checkpoint_bytes"), key.size() + 2 * value.size());
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  Life life(disk);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+}
+
 // The holder of the world waits for the queue several times over.
 TEST(CheckpointerTest, SaveOfMoreThanTheQueueHoldsEnds) {
   SimDisk disk;
