@@ -251,37 +251,19 @@ std::string_view StateName(wal::State state) {
   }
 }
 
-std::string_view PolicyName(wal::SyncPolicy policy) {
-  switch (policy) {
-    case wal::SyncPolicy::kNone:
-      return "none";
-    case wal::SyncPolicy::kAsync:
-      return "async";
-    default:
-      return "sync";
-  }
-}
-
 // The options of the log that are in force, each beside the state.
-constexpr std::string_view kLogOptions[] = {"wal-enabled",
-                                            "wal-dir",
-                                            "wal-max-segment-size",
-                                            "wal-buffer-size",
-                                            "wal-flush-interval-ms",
-                                            "wal-ring-size",
-                                            "wal-ring-dir",
-                                            "wal-recovery",
-                                            "wal-on-error",
-                                            "wal-compression",
-                                            "wal-encryption-key-file",
-                                            "wal-max-recovery-ms",
-                                            "wal-keep-segments",
-                                            "wal-keep-ms"};
+constexpr std::string_view kLogOptions[] = {
+    "wal-enabled",           "wal-dir",           "wal-max-segment-size", "wal-buffer-size",
+    "wal-flush-interval-ms", "wal-sync-policy",   "wal-ring-size",        "wal-ring-dir",
+    "wal-recovery",          "wal-on-error",      "wal-compression",      "wal-encryption-key-file",
+    "wal-max-recovery-ms",   "wal-keep-segments", "wal-keep-ms"};
 
 void PersistenceSection(Server& server, Page& page) {
   wal::Log* const log = server.log();
   const wal::Metrics metrics = log == nullptr ? wal::Metrics{} : log->metrics();
-  const bool well = log == nullptr || metrics.state == wal::State::kRunning;
+  // A log that has just begun, or works again, and waits for its checkpoint can be written.
+  const bool well = log == nullptr || metrics.state == wal::State::kRunning ||
+                    (metrics.awaits_checkpoint && metrics.last_error.empty());
   page.Title("Persistence");
   page.Field("loading", 0);
   page.Field("async_loading", 0);
@@ -382,7 +364,6 @@ void PersistenceSection(Server& server, Page& page) {
   page.Field("wal_records_since_checkpoint", facts.log_records_since);
   page.Field("wal_estimated_recovery_ms", facts.replay_ms);
   page.Field("wal_disk_free_bytes", facts.disk_free_bytes);
-  page.Field("wal_sync_policy", PolicyName(metrics.sync_policy));
   page.Field("wal_state", StateName(metrics.state));
   page.Field("wal_last_error", metrics.last_error);
   page.Field("wal_epoch", metrics.epoch);

@@ -601,6 +601,26 @@ TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
   EXPECT_EQ(life.Run("GET without"), "$1");
 }
 
+TEST(CheckpointerTest, ALogThatWaitsForItsFirstOneHasNotFailed) {
+  CheckpointTrouble disk;
+  Life life(disk, {"--wal-enabled", "no"});
+  EXPECT_EQ(life.Info("wal_sync_policy"), "async");
+  FillWithAllKinds(life);
+  disk.Set(Trouble::kHangs);
+  ASSERT_EQ(life.Run("CONFIG SET appendonly yes"), "+OK");
+  EXPECT_EQ(life.Info("wal_state"), "degraded");
+  EXPECT_EQ(life.Info("wal_awaits_checkpoint"), "1");
+  EXPECT_EQ(life.Info("aof_last_write_status"), "ok");
+  disk.Set(Trouble::kNone);
+  ASSERT_TRUE(life.Becomes("wal_state", "running"));
+  EXPECT_EQ(life.Info("aof_last_write_status"), "ok");
+  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+  ASSERT_EQ(life.Run("SET given up"), "+OK");
+  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+  EXPECT_EQ(life.Info("aof_last_write_status"), "err");
+  disk.ClearFaults();
+}
+
 TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOneUnderTheOptionsThatComeWithIt) {
   SimDisk disk;
   Life life(disk, {"--wal-enabled", "no"});
