@@ -62,6 +62,7 @@ enum CommandFlags : uint32_t {
   kConnection = 1u << 25,     // joins @connection instead of the group's category
   kAdminCategory = 1u << 27,  // joins @admin and @dangerous without the flag (LASTSAVE)
   kAllKeys = 1u << 28,  // waits for the end of a recovery though kLoading: it looks at any key
+  kRefusedWithWrites = 1u << 29,  // gets -MISCONF, too, while the log refuses writes (PING)
   kKeyspace = 1u << 26,  // joins @keyspace without being of the generic group (FLUSHALL, DBSIZE)
 };
 

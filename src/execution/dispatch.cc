@@ -211,7 +211,7 @@ Status Dispatcher::Admit(const Client& client, const Command& command) {
       (command.flags & kDenyOom)) {
     return Status::Error("OOM command not allowed when used memory > 'maxmemory'.");
   }
-  if (command.is_write() && execution_.log != nullptr &&
+  if ((command.flags & (kWrite | kRefusedWithWrites)) && execution_.log != nullptr &&
       __builtin_expect(execution_.log->state() == wal::State::kRefusing, 0)) {
     return Status::Error("MISCONF Errors writing to the write-ahead log: " +
                          execution_.log->metrics().last_error);

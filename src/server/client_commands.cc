@@ -572,8 +572,10 @@ constexpr uint32_t kSelf = kNoScript | kLoading | kStale | kConnection;
 constexpr uint32_t kOthers = kAdmin | kNoScript | kLoading | kStale | kConnection;
 
 constexpr Command kCommands[] = {
-    Command("ping", "[message]", Ping, -1, kFast | kConnection, Scope::kLoop, kNoKeys,
-            Group::kConnection, "1.0.0", "O(1)", "Answers PONG, or the message it was given.",
+    // As in Redis, so that who watches a server sees that its disk has failed.
+    Command("ping", "[message]", Ping, -1, kFast | kConnection | kRefusedWithWrites, Scope::kLoop,
+            kNoKeys, Group::kConnection, "1.0.0", "O(1)",
+            "Answers PONG, or the message it was given.",
             "request_policy:all_shards response_policy:all_succeeded"),
     Command("echo", "message", Echo, 2, kLoading | kStale | kFast | kConnection, Scope::kLoop,
             kNoKeys, Group::kConnection, "1.0.0", "O(1)", "Sends the message back."),

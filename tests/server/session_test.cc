@@ -518,6 +518,19 @@ TEST_F(SessionTest, APolicyThatCannotBeKeptIsRefused) {
   EXPECT_EQ(Exchange(*session, "CONFIG SET appendfsync always\r\n"), kOk) << "nothing changes";
 }
 
+// As Redis does: who watches a server by PING sees that its disk has failed.
+TEST_F(SessionTest, PingIsRefusedTogetherWithWrites) {
+  UseLog();
+  const auto session = NewSession();
+  const std::string refused =
+      "-MISCONF Errors writing to the write-ahead log: the disk is on fire\r\n";
+  log_.SetState(wal::State::kRefusing);
+  EXPECT_EQ(Exchange(*session, "PING\r\nPING message\r\nSET k v\r\nECHO x\r\n"),
+            refused + refused + refused + "$1\r\nx\r\n");
+  log_.SetState(wal::State::kDegraded);
+  EXPECT_EQ(Exchange(*session, "PING\r\n"), "+PONG\r\n");
+}
+
 TEST_F(SessionTest, WhatTheLogGaveUpIsNeverAcknowledgedToOneThatAsksForSync) {
   HoldReplies();
   log_.Release(kEverything);
