@@ -208,6 +208,7 @@ void Snapshot::FinishIfDone(uint32_t shard) {
 void Snapshot::Free(Walk* walk, std::vector<Kept>::iterator first) {
   DetachedTables detached;
   for (auto kept = first; kept != walk->kept.end(); ++kept) {
+    kept_bytes_.fetch_sub(kept->bytes, std::memory_order_relaxed);
     detached.Add(std::move(kept->table));
   }
   walk->kept.erase(first, walk->kept.end());
@@ -231,7 +232,9 @@ void Snapshot::Swap(uint32_t a, uint32_t b) {
 }
 
 void Snapshot::Keep(uint32_t shard, uint32_t db, std::unique_ptr<Table> table) {
-  walks_[shard].kept.push_back({std::move(table), NameOf(db)});
+  const uint64_t bytes = table->MemoryBytes();
+  kept_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  walks_[shard].kept.push_back({std::move(table), NameOf(db), bytes});
 }
 
 }  // namespace crab

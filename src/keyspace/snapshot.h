@@ -83,6 +83,9 @@ class Snapshot {
   void Swap(uint32_t a, uint32_t b);
   void Keep(uint32_t shard, uint32_t db, std::unique_ptr<Table> table);
 
+  // What the tables take that are kept. Any thread.
+  uint64_t kept_bytes() const { return kept_bytes_.load(std::memory_order_relaxed); }
+
   // Gauges for INFO; any thread, consistent enough: they come up to date with every chunk and Step.
   uint64_t entries_total() const { return entries_total_; }  // at the cut
   uint64_t entries_done() const { return entries_done_.load(std::memory_order_relaxed); }
@@ -95,6 +98,7 @@ class Snapshot {
   struct Kept {
     std::unique_ptr<Table> table;
     uint32_t name;
+    uint64_t bytes;  // its memory
     uint64_t cursor = 0;
   };
 
@@ -138,7 +142,7 @@ class Snapshot {
   std::atomic<bool> abandoned_{false};
   // Release: what a done shard gave to the sink comes before its count.
   std::atomic<uint32_t> shards_left_{0};
-  std::atomic<uint64_t> entries_done_{0}, entries_saved_{0}, bytes_saved_{0};
+  std::atomic<uint64_t> entries_done_{0}, entries_saved_{0}, bytes_saved_{0}, kept_bytes_{0};
 };
 
 }  // namespace crab

@@ -216,6 +216,12 @@ CheckpointJob::Gauges CheckpointJob::gauges() const {
   return gauges;
 }
 
+uint64_t CheckpointJob::MemoryBytes() const {
+  const uint64_t kept_bytes = snapshot_ == nullptr ? 0 : snapshot_->kept_bytes();
+  const std::lock_guard lock(mutex_);
+  return own_bytes_ + kept_bytes;
+}
+
 // --- the walk ---
 
 bool CheckpointJob::Walk(int loop) {

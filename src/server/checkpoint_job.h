@@ -109,6 +109,9 @@ class CheckpointJob : public SnapshotSink {
     uint64_t file_bytes = 0;
   };
   Gauges gauges() const;
+  // What is in memory for its sake: the queue, and tables that are no more in the keyspace. World
+  // held, or a loop that is IN.
+  uint64_t MemoryBytes() const;
   // As it was sampled last; 0 = not known. Any thread.
   uint64_t disk_free_bytes() const { return disk_free_bytes_.load(std::memory_order_relaxed); }
 

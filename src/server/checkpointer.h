@@ -54,6 +54,7 @@ class Checkpointer {
 
   // A loop, IN: see CheckpointJob.
   bool Walk(int loop) { return job_.Walk(loop); }
+  uint64_t MemoryBytes() const { return job_.MemoryBytes(); }
 
   // When the data was last saved, wall clock; before that, when the server started.
   int64_t last_save_ms() const { return facts_.last_save_ms; }

@@ -656,9 +656,12 @@ void Server::StopLoops() {
   for (const auto& loop : loops_) loop->Post([](Loop& stopped) { stopped.Stop(); });
 }
 
+// Not what a checkpoint holds: it goes by itself, and evicting or refusing would not make it go.
 void Server::CountOtherMemory(uint64_t allocated_bytes) {
+  const uint64_t counted_bytes =
+      allocated_bytes - std::min(allocated_bytes, checkpointer_->MemoryBytes());
   execution_->other_bytes.store(
-      std::max<int64_t>(0, static_cast<int64_t>(allocated_bytes) -
+      std::max<int64_t>(0, static_cast<int64_t>(counted_bytes) -
                                execution_->keyspace_bytes.load(std::memory_order_relaxed)),
       std::memory_order_relaxed);
 }

@@ -236,12 +236,16 @@ TEST(SnapshotTest, WalksTablesThatWereTakenAwayBeforeTheyAreFreed) {
   {
     Snapshot snapshot(world.keyspace, recorder);
     for (uint32_t i = 0; i < 4; ++i) snapshot.Step(i, 30);
+    const uint64_t bytes = world.keyspace.MemoryBytes();
     EXPECT_EQ(world.keyspace.Detach(0).keys(), 0u);
+    EXPECT_EQ(snapshot.kept_bytes(), bytes - world.keyspace.MemoryBytes());
+    EXPECT_GT(snapshot.kept_bytes(), 0u);
     for (int i = 0; i < 600; ++i) world.Set(0, "key" + std::to_string(i), "new");
     for (uint32_t i = 0; i < 4; ++i) snapshot.Step(i, 10);
     EXPECT_EQ(world.keyspace.DetachAll().keys(), 0u);
     EXPECT_EQ(world.keyspace.MemoryBytes(), 0u);
     world.WalkAll(snapshot);
+    EXPECT_EQ(snapshot.kept_bytes(), 0u);
     EXPECT_EQ(snapshot.entries_saved(), 0u);
     // What is walked is no longer its concern.
     world.Set(0, "key", "newer");

@@ -888,6 +888,22 @@ TEST(CheckpointerTest, ALongKeyCostsNoMoreThanItsValue) {
   EXPECT_EQ(life.Digest(), digest);
 }
 
+// What it holds goes by itself, so that nothing is evicted or refused for it.
+TEST(CheckpointerTest, WhatIsFlushedUnderOneDoesNotCountAgainstTheLimit) {
+  CheckpointTrouble disk;
+  Life life(disk, {"--maxmemory-policy", "noeviction"});
+  ASSERT_EQ(life.Run("DEBUG POPULATE 60000 key 1000"), "+OK");
+  disk.Set(Trouble::kHangs);
+  ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+  ASSERT_EQ(life.Run("FLUSHALL"), "+OK");
+  const int64_t used = std::strtoll(life.Info("used_memory", "memory").c_str(), nullptr, 10);
+  const int64_t limit = std::max<int64_t>(used - (20 << 20), 1 << 20);
+  ASSERT_EQ(life.Run({"CONFIG", "SET", "maxmemory", std::to_string(limit)}), "+OK");
+  EXPECT_EQ(life.Run("SET key value"), "+OK");
+  disk.Set(Trouble::kNone);
+  ASSERT_TRUE(life.Becomes("rdb_saves", "1"));
+}
+
 // The holder of the world waits for the queue several times over.
 TEST(CheckpointerTest, SaveOfMoreThanTheQueueHoldsEnds) {
   SimDisk disk;
