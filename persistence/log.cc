@@ -495,11 +495,6 @@ Lsn LogImpl::Append(RecordType type, uint16_t shard, std::string_view payload) {
   return AppendRecord(static_cast<uint8_t>(type), shard, payload);
 }
 
-Lsn LogImpl::AppendOwned(RecordType type, uint16_t shard, std::string payload) {
-  if (payload.size() <= inline_bytes_max_) return Append(type, shard, payload);
-  return AppendHeap(static_cast<uint8_t>(type), shard, std::move(payload));
-}
-
 Lsn LogImpl::AppendRecord(uint8_t type, uint16_t shard, std::string_view payload) {
   if (payload.size() > inline_bytes_max_) [[unlikely]]
     return AppendHeap(type, shard, std::string(payload));

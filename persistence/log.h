@@ -191,8 +191,6 @@ class Log {
   // and the bytes stay here until they are durable. It does not need room secured before it (a
   // payload that finds none goes to the heap), but then its reply waits for the writer.
   virtual Lsn Append(RecordType type, uint16_t shard, std::string_view payload) = 0;
-  // The same for a payload that the log may keep: one too large for the ring is not copied.
-  virtual Lsn AppendOwned(RecordType type, uint16_t shard, std::string payload) = 0;
 
   // Appended records are about to be waited for: a loop calls it once after the last Append of a
   // batch, when no shard is held. It wakes a sleeping writer at once where replies wait for it

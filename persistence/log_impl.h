@@ -45,7 +45,6 @@ class LogImpl final : public Log {
 
   bool SecureRoom(size_t payload_bytes) override;
   Lsn Append(RecordType type, uint16_t shard, std::string_view payload) override;
-  Lsn AppendOwned(RecordType type, uint16_t shard, std::string payload) override;
   void Kick() override;
   void SetListener(std::function<void()> listener) override;
   Lsn SetSyncPolicy(SyncPolicy policy) override;

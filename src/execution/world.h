@@ -46,8 +46,6 @@ class World {
   // before may have changed.
   void AcquireExclusive(int loop);
   void ReleaseExclusive(int loop);  // leaves the caller IN
-  // Whether somebody holds the world; for checks by the holder's own thread.
-  bool exclusive() const { return !shared_ || wanted_.load(std::memory_order_relaxed) != 0; }
 
  private:
   struct alignas(64) LoopState {

@@ -91,10 +91,9 @@ class alignas(64) Keyspace {
   // --- whoever calls these holds the whole world ---
   uint64_t Size(uint32_t db) const;
   uint64_t SizeWithDeadline(uint32_t db) const;  // keys that have a deadline
-  void Clear(uint32_t db) { Detach(db); }
-  void ClearAll() { DetachAll(); }
-  // The same, leaving it to the caller when and where the memory is given back (FLUSHALL ASYNC).
-  // It is no longer counted from now on. What a snapshot still has to write goes there instead.
+  // Empties a database, or all of them. When and where the memory is given back is the caller's
+  // business (FLUSHALL ASYNC); it is no longer counted from now on. What a snapshot still has to
+  // write goes there instead.
   DetachedTables Detach(uint32_t db);
   DetachedTables DetachAll();
   LazyFree& lazy_free() { return lazy_free_; }

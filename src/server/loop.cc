@@ -138,11 +138,6 @@ void Loop::FlushSoon(Connection& connection) {
   dirty_.push_back(&connection);
 }
 
-Connection* Loop::Find(uint64_t client_id) {
-  const auto found = connections_.find(client_id);
-  return found == connections_.end() ? nullptr : found->second.get();
-}
-
 void Loop::OnWake() {
   Enter();
   for (Mailbox::Letter& letter : mailbox_.TakeAll()) letter(*this);

@@ -52,7 +52,6 @@ class Loop {
   const std::unordered_map<uint64_t, std::unique_ptr<Connection>>& connections() const {
     return connections_;
   }
-  Connection* Find(uint64_t client_id);
 
   // Runs until Stop; the caller's thread becomes the loop's.
   void Run();

@@ -46,7 +46,7 @@ class EvictionTest : public testing::Test {
 TEST_F(EvictionTest, EmptiesWhatAPolicyMayTakeAndNothingElse) {
   for (EvictionPolicy policy : kAll) {
     SCOPED_TRACE(static_cast<int>(policy));
-    keyspace_.ClearAll();
+    keyspace_.DetachAll();
     Start(policy);
     for (int i = 0; i < 400; ++i) {
       const std::string number = std::to_string(i);
@@ -73,7 +73,7 @@ TEST_F(EvictionTest, EmptiesWhatAPolicyMayTakeAndNothingElse) {
 
 TEST_F(EvictionTest, PrefersWhatWasNotUsedForLong) {
   for (EvictionPolicy policy : {EvictionPolicy::kAllkeysLru, EvictionPolicy::kVolatileLru}) {
-    keyspace_.ClearAll();
+    keyspace_.DetachAll();
     Start(policy);
     // Each key one second older than the one before.
     constexpr int kKeys = 1000;
@@ -111,7 +111,7 @@ TEST_F(EvictionTest, TakesTheEarliestDeadlineFirst) {
 
 TEST_F(EvictionTest, SparesWhatWasUsedSinceTheHandCameBy) {
   for (EvictionPolicy policy : {EvictionPolicy::kAllkeysSieve, EvictionPolicy::kVolatileSieve}) {
-    keyspace_.ClearAll();
+    keyspace_.DetachAll();
     Start(policy);
     for (int i = 0; i < 100; ++i) Set("key" + std::to_string(i), kNowMs, kNowMs + 100000);
     for (int i = 0; i < 50; ++i) view_.Find("key" + std::to_string(i));

@@ -216,8 +216,8 @@ TEST(SnapshotTest, CallsDatabasesAsTheyWereCalledAtTheCut) {
   for (uint32_t i = 0; i < 4; ++i) snapshot.Step(i, 10);
   world.keyspace.Swap(2, 2);
   world.keyspace.Swap(1, 2);
-  world.keyspace.Clear(1);  // database 2's
-  world.keyspace.Clear(3);  // database 1's
+  world.keyspace.Detach(1);  // database 2's
+  world.keyspace.Detach(3);  // database 1's
   world.keyspace.Swap(1, 3);
   world.WalkAll(snapshot);
   EXPECT_TRUE(snapshot.done());
@@ -295,7 +295,7 @@ TEST(SnapshotTest, SharesLargeValuesAndNoLaterWriteShowsInThem) {
   EXPECT_TRUE(now.at({0, "patched"}).first.substr(8, 7) == "aabbbaa");
   EXPECT_TRUE(now.at({0, "kept"}).first.substr(0, 2) == "ca");
   EXPECT_TRUE(now.at({0, "set to fit"}).first == std::string(large, 'b'));
-  world.keyspace.ClearAll();
+  world.keyspace.DetachAll();
   EXPECT_EQ(world.keyspace.MemoryBytes(), 0u);
 }
 
@@ -428,7 +428,7 @@ class SnapshotRun {
   }
 
   void RemoveAll() {
-    world_.keyspace.ClearAll();
+    world_.keyspace.DetachAll();
     EXPECT_EQ(world_.keyspace.MemoryBytes(), 0u);
   }
 
@@ -629,7 +629,7 @@ TEST(SnapshotTest, TheLastOneLeavesTheKeyspaceUnwalked) {
   {
     Snapshot snapshot(world.keyspace, recorder);
     snapshot.Step(0, 10);
-    world.keyspace.Clear(1);  // the snapshot has these tables now, and frees them
+    world.keyspace.Detach(1);  // the snapshot has these tables now, and frees them
     snapshot.SetLast();
     recorder.closed = true;
   }

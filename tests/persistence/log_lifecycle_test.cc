@@ -591,7 +591,7 @@ TEST_P(LogPackTest, GivesTheMemoryOfALargeRecordBackOnceItIsDurable) {
   SimDisk disk;
   Boot boot = BootLog(disk, PackOptions(SyncPolicy::kAsync));
   ASSERT_NE(boot.log, nullptr) << boot.error;
-  const Lsn lsn = boot.log->AppendOwned(RecordType::kEffect, 1, std::string(size_t{65} << 20, 'x'));
+  const Lsn lsn = boot.log->Append(RecordType::kEffect, 1, std::string(size_t{65} << 20, 'x'));
   boot.log->RequestSync();
   ASSERT_TRUE(WaitDurable(*boot.log, lsn, nullptr, /*patience_ms=*/60000));
   // Durable is told a moment before the memory is free.

@@ -534,7 +534,7 @@ TEST_F(LogTest, HasRoomAgainWhenAHugeRecordIsDurable) {
     Found found = Open(disk);
     ASSERT_NE(found.log, nullptr) << found.error;
     ASSERT_TRUE(found.log->SecureRoom(65 << 20));
-    found.log->AppendOwned(RecordType::kTxn, kBroadcastShard, std::string((65 << 20) + 3, 'h'));
+    found.log->Append(RecordType::kTxn, kBroadcastShard, std::string((65 << 20) + 3, 'h'));
     EXPECT_FALSE(found.log->SecureRoom(10));
     WaitUntil([&] { return found.log->SecureRoom(10); });
     AppendOne(*found.log, "after");

@@ -188,7 +188,7 @@ INSTANTIATE_TEST_SUITE_P(Loops, LoaderTest, testing::Values(1, 3));
 
 TEST_P(LoaderTest, ReplaysEveryUnitOnce) {
   for (uint32_t units : {1u, 16u, kShards}) {
-    keyspace_.ClearAll();
+    keyspace_.DetachAll();
     Loader loader(execution_, Backlog(units, 500), /*workers=*/3);
     loader.Start({});
     ASSERT_TRUE(loader.WaitFor(60'000));
@@ -327,7 +327,7 @@ TEST_P(LoaderTest, AFlushReachesTheUnitsOwnShardsAlone) {
 
 TEST_P(LoaderTest, ATransactionThatDoesNotSuitIsAppliedNowhere) {
   for (const size_t value_bytes : {size_t{10}, size_t{50'000}}) {  // judged by each, and once
-    keyspace_.ClearAll();
+    keyspace_.DetachAll();
     auto backlog = std::make_unique<FakeBacklog>(kShards);
     const std::string value(value_bytes, 'v');
     const auto add = [&](uint32_t last_db) {

@@ -61,9 +61,6 @@ class FakeLog : public wal::Log {
     ++room_asked_;
     return has_room;
   }
-  wal::Lsn AppendOwned(wal::RecordType type, uint16_t shard, std::string payload) override {
-    return Append(type, shard, payload);
-  }
   wal::Lsn Append(wal::RecordType type, uint16_t shard, std::string_view payload) override {
     if (drops) return wal::kNoGate;
     std::lock_guard lock(mutex_);
