@@ -39,6 +39,11 @@ class CheckpointTrouble : public SimDisk {
     kind_ = kind;
     kind_.notify_all();
   }
+  // Lets go at the end of a scope, so that a server in it can stop where a test has failed.
+  struct LetsGo {
+    CheckpointTrouble& disk;
+    ~LetsGo() { disk.Set(Kind::kNone); }
+  };
   bool hanging() const { return hanging_; }  // something waits, or has waited, for an answer
   Result<std::unique_ptr<wal::File>> Open(const std::string& path, wal::OpenMode mode) override {
     auto file = TRY(SimDisk::Open(path, mode));
@@ -538,6 +543,7 @@ TEST(CheckpointerTest, AStopWaitsForASaveThatBridgesTheGap) {
 TEST(CheckpointerTest, ADiskThatHangsUnderAnOldOneHoldsNobodyUpWhenTheLogGoesOn) {
   CheckpointTrouble disk;
   Life life(disk, {"--wal-on-error", "degrade"});
+  const CheckpointTrouble::LetsGo lets_go{disk};
   FillWithAllKinds(life);
   disk.Set(Trouble::kHangs);
   ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
@@ -604,6 +610,7 @@ TEST(CheckpointerTest, ALogThatBeginsLateBeginsWithOne) {
 TEST(CheckpointerTest, ALogThatWaitsForItsFirstOneHasNotFailed) {
   CheckpointTrouble disk;
   Life life(disk, {"--wal-enabled", "no"});
+  const CheckpointTrouble::LetsGo lets_go{disk};
   EXPECT_EQ(life.Info("wal_sync_policy"), "async");
   FillWithAllKinds(life);
   disk.Set(Trouble::kHangs);
@@ -892,6 +899,7 @@ TEST(CheckpointerTest, ALongKeyCostsNoMoreThanItsValue) {
 TEST(CheckpointerTest, WhatIsFlushedUnderOneDoesNotCountAgainstTheLimit) {
   CheckpointTrouble disk;
   Life life(disk, {"--maxmemory-policy", "noeviction"});
+  const CheckpointTrouble::LetsGo lets_go{disk};
   ASSERT_EQ(life.Run("DEBUG POPULATE 60000 key 1000"), "+OK");
   disk.Set(Trouble::kHangs);
   ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");

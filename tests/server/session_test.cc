@@ -387,7 +387,7 @@ TEST_F(SessionTest, HoldsWhatALogGivesUpBetweenTwoLooksAtIt) {
   };
   EXPECT_FALSE(session->HeldForNothing(log_));
   EXPECT_EQ(Take(*session), "");
-  EXPECT_TRUE(session->HeldForNothing(log_));
+  ASSERT_TRUE(session->HeldForNothing(log_));
   EXPECT_TRUE(session->HeldIsDecided()) << "nobody has to wait for more";
 }
 
