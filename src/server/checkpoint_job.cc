@@ -123,6 +123,7 @@ std::optional<CheckpointJob::Outcome> CheckpointJob::Settle() {
 CheckpointJob::Outcome CheckpointJob::Finish() {
   CHECK(running_);
   hurried_.store(true, std::memory_order_relaxed);
+  pace_.notify_one();
   WalkToTheEnd();
   AwaitEnd();
   hurried_.store(false, std::memory_order_relaxed);
@@ -138,6 +139,7 @@ void CheckpointJob::GiveUp() {
     given_up_ = true;
   }
   work_.notify_one();
+  pace_.notify_one();
 }
 
 CheckpointJob::Outcome CheckpointJob::Cancel() {
@@ -467,8 +469,9 @@ void CheckpointJob::Pace(const wal::CheckpointWriter& writer) {
   pace_us_ = std::max(pace_us_, now_us - kPaceSlackUs) +
              static_cast<int64_t>(bytes * 1'000'000 / kFileBytesPerSecond);
   if (pace_us_ <= now_us || hurried_.load(std::memory_order_relaxed)) return;
+  // Not to be woken by everything that comes into the queue meanwhile.
   std::unique_lock lock(mutex_);
-  work_.wait_for(lock, std::chrono::microseconds(pace_us_ - now_us),
+  pace_.wait_for(lock, std::chrono::microseconds(pace_us_ - now_us),
                  [this] { return given_up_ || hurried_.load(std::memory_order_relaxed); });
 }
 

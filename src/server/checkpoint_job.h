@@ -187,6 +187,7 @@ class CheckpointJob : public SnapshotSink {
 
   mutable std::mutex mutex_;
   std::condition_variable work_;   // for the file's thread
+  std::condition_variable pace_;   // likewise, where it waits for its pace
   std::condition_variable moved_;  // for Finish and Cancel: the queue is shorter, or it has ended
   // Guarded by mutex_.
   Phase phase_ = Phase::kIdle;

@@ -938,7 +938,7 @@ TEST(CheckpointerTest, WritersWaitWhereTheQueueIsFull) {
   const std::string wal = directory.path() + "/wal";
   std::string digest;
   {
-    Life life(wal, {});
+    Life life(wal, {"--auto-aof-rewrite-percentage", "0"});
     const std::string value(1 << 20, 'v');
     for (int i = 0; i < 100; ++i) {
       ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), value}), "+OK");
