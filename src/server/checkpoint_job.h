@@ -44,9 +44,9 @@ class CheckpointJob : public SnapshotSink {
   static constexpr uint64_t kFileBytesPerSecond = 256 << 20;
   // A loop walks so long at a time: what a request may be late by, and no more, is a fraction of
   // what it waits on a busy loop anyway.
-  static constexpr uint64_t kQuantumUs = 20;
+  static constexpr uint64_t kQuantumUs = 50;
   // After a quantum a loop that has requests serves them for this many times as long.
-  static constexpr uint64_t kRestQuanta = 7;
+  static constexpr uint64_t kRestQuanta = 3;
 
   // What is to be written.
   struct Order {

@@ -1,7 +1,7 @@
 // Loader: replays what the log holds into the keyspace while the server already serves (DESIGN §7).
-// Threads of its own go through the backlog, stage by stage and in each through its units; a command
-// that needs data of a unit that is not whole yet has its loop replay what is left of it first.
-// Where the backlog does not allow any order, all units are whole at once, in the end.
+// Threads of its own go through the backlog, stage by stage and in each through its units; a
+// command that needs data of a unit that is not whole yet has its loop replay what is left of it
+// first. Where the backlog does not allow any order, all units are whole at once, in the end.
 //
 // Who replays a unit holds all its shards meanwhile and is IN, a loop as itself and a worker as a
 // guest of the world. So whether a unit is done is decided under its shards' locks, and whoever
@@ -38,8 +38,8 @@ struct LoadProgress {
 
 class Loader final : public ShardLoader {
  public:
-  // Called by a worker that is about to replay some of a unit and holds nothing yet. Tests keep workers
-  // waiting in it.
+  // Called by a worker that is about to replay some of a unit and holds nothing yet. Tests keep
+  // workers waiting in it.
   using Hook = std::function<void(uint32_t unit)>;
 
   // How many threads a server replays with: its cores, whatever the number of its loops.

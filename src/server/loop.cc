@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "src/server/server.h"
 #include "utils/check.h"
@@ -22,6 +23,8 @@ constexpr uint64_t kTimerMs = 100;  // what `hz 10` is in Redis
 // step of active-expire-effort above 1, as in Redis.
 constexpr int64_t kExpireBudgetUs = 25'000;
 constexpr int64_t kExpireBudgetStepUs = 2'000;
+// So many quanta of a walk (1 ms in all) behind its last request a loop still counts as serving.
+constexpr uint64_t kServingQuanta = 20;
 
 }  // namespace
 
@@ -44,6 +47,10 @@ Loop::Loop(Server& server, int index)
   CHECK_EQ(uv_prepare_init(&uv_, &before_poll_), 0);
   before_poll_.data = this;
   CHECK_EQ(uv_idle_init(&uv_, &walk_), 0);
+  rest_fd_ = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  CHECK_GE(rest_fd_, 0);
+  CHECK_EQ(uv_poll_init(&uv_, &rest_, rest_fd_), 0);
+  rest_.data = this;
 }
 
 Loop::~Loop() {
@@ -61,6 +68,11 @@ void Loop::Run() {
     Loop& loop = *static_cast<Loop*>(handle->data);
     uint64_t expirations = 0;
     if (read(loop.timer_fd_, &expirations, sizeof(expirations)) > 0) loop.OnTimer();
+  });
+  uv_poll_start(&rest_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    Loop& loop = *static_cast<Loop*>(handle->data);
+    uint64_t expirations = 0;
+    if (read(loop.rest_fd_, &expirations, sizeof(expirations)) > 0) loop.rest_is_set_ = false;
   });
   uv_prepare_start(&before_poll_, [](uv_prepare_t* handle) {
     Loop& loop = *static_cast<Loop*>(handle->data);
@@ -88,23 +100,45 @@ void Loop::WakeForCheckpoint() {
 void Loop::WalkSoon() {
   if (walking_ || stopping_) return;
   walking_ = true;
+  quantum_cycles_ = std::max<uint64_t>(
+      1, static_cast<uint64_t>(CheckpointJob::kQuantumUs / server_.MicrosecondsPerCycle()));
   uv_idle_start(&walk_, [](uv_idle_t*) {});
 }
 
 // A loop with nothing else to do walks quantum after quantum and polls between them. One that
-// serves requests rests for kRestQuanta, in which only they are served: then the walk takes an
-// eighth of its time.
+// serves requests rests for kRestQuanta after each: then the walk takes a quarter of its time. It
+// rests asleep: the kernel takes a loop that is always busy off its core for milliseconds, when
+// another thread wants that, and wakes one that sleeps at once.
 void Loop::Walk(bool served_requests) {
   const uint64_t begin_cycles = __rdtsc();
-  if (served_requests && begin_cycles < walk_not_before_cycles_) return;
+  if (served_requests) serving_until_cycles_ = begin_cycles + kServingQuanta * quantum_cycles_;
+  const bool serving = begin_cycles < serving_until_cycles_;
+  if (serving && begin_cycles < walk_not_before_cycles_) return Rest(begin_cycles);
   world_.Enter(index_);
   const bool more = server_.checkpointer().Walk(index_);
   world_.Exit(index_);
   const uint64_t end_cycles = __rdtsc();
-  walk_not_before_cycles_ = end_cycles + (end_cycles - begin_cycles) * CheckpointJob::kRestQuanta;
-  if (more) return;
-  walking_ = false;
+  // What a quantum took while the thread was off its core does not count.
+  const uint64_t spent_cycles = std::min(end_cycles - begin_cycles, 2 * quantum_cycles_);
+  walk_not_before_cycles_ = end_cycles + spent_cycles * CheckpointJob::kRestQuanta;
+  if (!more) {
+    walking_ = false;
+    uv_idle_stop(&walk_);
+  } else if (serving) {
+    Rest(end_cycles);
+  } else {
+    uv_idle_start(&walk_, [](uv_idle_t*) {});
+  }
+}
+
+// Sleeps until there is something to do, or it is time to walk on.
+void Loop::Rest(uint64_t now_cycles) {
   uv_idle_stop(&walk_);
+  if (std::exchange(rest_is_set_, true)) return;
+  const double us = static_cast<double>(walk_not_before_cycles_ - now_cycles) /
+                    static_cast<double>(quantum_cycles_) * CheckpointJob::kQuantumUs;
+  const itimerspec time{{0, 0}, {0, static_cast<long>(us * 1000) + 1}};
+  CHECK_EQ(timerfd_settime(rest_fd_, 0, &time, nullptr), 0);
 }
 
 void Loop::EnterRound() {
@@ -278,6 +312,8 @@ void Loop::Stop() {
   }
   uv_close(reinterpret_cast<uv_handle_t*>(&timer_),
            [](uv_handle_t* handle) { close(static_cast<Loop*>(handle->data)->timer_fd_); });
+  uv_close(reinterpret_cast<uv_handle_t*>(&rest_),
+           [](uv_handle_t* handle) { close(static_cast<Loop*>(handle->data)->rest_fd_); });
   uv_close(reinterpret_cast<uv_handle_t*>(&before_poll_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&walk_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&wake_), nullptr);

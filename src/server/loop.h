@@ -95,6 +95,7 @@ class Loop {
   void OnLogMoved();
   void WalkSoon();                  // until Walk finds nothing to do
   void Walk(bool served_requests);  // a quantum of the checkpoint, before the loop polls
+  void Rest(uint64_t now_cycles);   // until walk_not_before_cycles_
 
   Server& server_;
   World& world_;
@@ -106,7 +107,9 @@ class Loop {
   int timer_fd_;
   uv_poll_t timer_;
   uv_prepare_t before_poll_;
-  uv_idle_t walk_;  // active while there is something to walk: then the loop polls without a wait
+  uv_idle_t walk_;  // active while the loop has only a walk to do: then it polls without a wait
+  int rest_fd_;     // a timerfd: wakes a loop that rests between two quanta of a walk
+  uv_poll_t rest_;
   Mailbox mailbox_;
   Dispatcher dispatcher_;
   LoopStats stats_;
@@ -128,6 +131,9 @@ class Loop {
   std::atomic<bool> walk_wanted_{false};  // set before the loop is woken for it
   bool walking_ = false;
   uint64_t walk_not_before_cycles_ = 0;  // while there are requests
+  uint64_t serving_until_cycles_ = 0;    // there were some a moment ago, and more may come
+  uint64_t quantum_cycles_ = 1;
+  bool rest_is_set_ = false;  // rest_fd_ has yet to fire
   bool stopping_ = false;
 };
 
