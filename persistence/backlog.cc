@@ -3,10 +3,10 @@
 // or by a list from having read it through. Every record is checked right before it is applied.
 // Logs with PACKs: backlog_turns.cc.
 //
-// Those who replay all of the log do it stage by stage: the records of one unit stand far apart, and
-// in a log of a gigabyte each of them is a page that neither the TLB nor a cache knows. A stage is
-// as small as a few megabytes, and its pages are visited by one unit after the other. A client that
-// waits has its unit replayed to the end at once.
+// Those who replay all of the log do it stage by stage: the records of one unit stand far apart,
+// and in a log of a gigabyte each of them is a page that neither the TLB nor a cache knows. A stage
+// is as small as a few megabytes, and its pages are visited by one unit after the other. A client
+// that waits has its unit replayed to the end at once.
 //
 // What does not check: a chunk costs time, for the unit goes on with the older checkpoint and the
 // records since; an INDEX frame likewise, for its segment is read through; a record is lost, and
@@ -69,10 +69,10 @@ void LogBacklog::CutStages(const Plan& plan) {
     records += segment.records;
   }
   const uint64_t record_bytes = records == 0 ? 0 : segment_bytes / records;
-  const uint64_t window =
-      options_.stage_bytes != 0
-          ? options_.stage_bytes
-          : std::clamp(kStageRecordsPerUnit * units_ * record_bytes, kStageBytesMin, kStageBytesMax);
+  const uint64_t window = options_.stage_bytes != 0
+                              ? options_.stage_bytes
+                              : std::clamp(kStageRecordsPerUnit * units_ * record_bytes,
+                                           kStageBytesMin, kStageBytesMax);
   uint64_t bytes = plan.checkpoint ? plan.checkpoint->file_bytes : 0;
   uint64_t next = bytes + window;
   std::vector<SegmentPart> parts;
@@ -226,8 +226,8 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
   }
   source.bytes = source.mapping->bytes().substr(
       0, std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end));
-  source.blocks = std::vector<std::atomic<Source::Block>>(
-      (source.bytes.size() + kBlockBytes - 1) / kBlockBytes);
+  source.blocks = std::vector<std::atomic<Source::Block>>((source.bytes.size() + kBlockBytes - 1) /
+                                                          kBlockBytes);
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
     auto places = std::make_unique<Places>(std::max(info.identity.shard_count, 1u), units_);

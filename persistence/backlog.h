@@ -4,11 +4,11 @@
 //
 // A unit is a range of the key's hash (its top bits): all shards of all shard counts in use are
 // unions or parts of units, so units can be replayed in any order and by several threads; within a
-// unit records come in LSN order. A unit need not be replayed in one go: the log is cut into stages,
-// windows that follow each other, so that those who replay all of it go through it once from its
-// beginning to its end, and not once for every unit. Where records stand in PACKs, each of which
-// holds those of many units, all units must go through it so.
-// Synchronized: different units may be replayed at once, each by one thread at a time.
+// unit records come in LSN order. A unit need not be replayed in one go: the log is cut into
+// stages, windows that follow each other, so that those who replay all of it go through it once
+// from its beginning to its end, and not once for every unit. Where records stand in PACKs, each of
+// which holds those of many units, all units must go through it so. Synchronized: different units
+// may be replayed at once, each by one thread at a time.
 #pragma once
 
 #include <cstdint>
@@ -65,11 +65,12 @@ class Backlog {
   virtual uint64_t total_bytes() const = 0;
   virtual uint64_t done_bytes() const = 0;
 
-  // What the calling thread is to replay next; false: nothing is left. Each unit comes once in every
-  // stage, also where somebody has replayed more of it already. Not in any order: the call takes
-  // part in unpacking the next window, or waits for those who are replaying this one; so whoever has
-  // been given a piece replays it, and when none is left all is replayed. An error is one of Replay,
-  // on whatever thread. `*piece` is the one that the same thread was given before, or a new one.
+  // What the calling thread is to replay next; false: nothing is left. Each unit comes once in
+  // every stage, also where somebody has replayed more of it already. Not in any order: the call
+  // takes part in unpacking the next window, or waits for those who are replaying this one; so
+  // whoever has been given a piece replays it, and when none is left all is replayed. An error is
+  // one of Replay, on whatever thread. `*piece` is the one that the same thread was given before,
+  // or a new one.
   virtual Result<bool> NextPiece(Piece* piece) = 0;
 
   // Replays what is left of the unit up to the end of the stage (not in any order: what the window

@@ -36,9 +36,9 @@ namespace crab::wal {
 // Brought into memory in one go. The first unit of all meets every block of the log, and is the one
 // that somebody waits for: to map a block takes some microseconds, however small it is.
 constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
-// A stage has at least so many bytes, about what INDEX frames are apart, and so many records for each
-// unit: what a unit costs beside its records (its lock, its places in the index, the first look at
-// its table) is shared by as many.
+// A stage has at least so many bytes, about what INDEX frames are apart, and so many records for
+// each unit: what a unit costs beside its records (its lock, its places in the index, the first
+// look at its table) is shared by as many.
 constexpr uint64_t kStageBytesMin = uint64_t{4} << 20;
 constexpr uint64_t kStageRecordsPerUnit = 64;
 // Of each stage that is worked on, and of the next one, so much is in memory twice.
@@ -74,8 +74,8 @@ struct SegmentPart {
   uint64_t begin, end;
 };
 
-// A stage's bytes, read. To take them from the mapping would cost a page fault for every page, which
-// is more than reading them; a client's unit, which needs few of them, is taken from there.
+// A stage's bytes, read. To take them from the mapping would cost a page fault for every page,
+// which is more than reading them; a client's unit, which needs few of them, is taken from there.
 struct ReadAhead {
   struct Part {
     SegmentPart place;
@@ -104,7 +104,7 @@ struct Source {
     uint64_t offset;  // of its frame; the records that it tells of stand before it
     IndexView view;
   };
-  std::vector<Index> indexes;             // oldest first; empty where segment.places tells
+  std::vector<Index> indexes;  // oldest first; empty where segment.places tells
   // Whether they are in memory, or not to be had in one go.
   enum class Block : uint8_t { kUnknown, kLoaded, kDamaged };
   std::vector<std::atomic<Block>> blocks;
@@ -319,7 +319,8 @@ class LogBacklog final : public Backlog {
   std::vector<Stage> stages_;            // constant; in any order
   std::atomic<uint64_t> next_piece_{0};  // likewise: the number of those that have been given out
   std::mutex reads_mutex_;               // held while a stage is read: its readers need it next
-  // Of the stage with this number modulo kReadAheads; memory that no piece has any more is used again.
+  // Of the stage with this number modulo kReadAheads; memory that no piece has any more is used
+  // again.
   std::array<std::shared_ptr<ReadAhead>, kReadAheads> reads_;
   size_t stages_read_ = 0;
   std::map<uint64_t, std::string> segment_paths_;  // by number; constant

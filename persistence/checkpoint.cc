@@ -327,8 +327,7 @@ class FileWriter final : public CheckpointWriter {
     running_crc_ = Crc32c(BytesOf(body), running_crc_);
     header.crc ^= PlaceMix(salt_, offset_);
     constexpr char kZeroes[kFrameAlignment] = {};
-    const uint64_t padding_bytes =
-        FrameBytes(header.length) - sizeof(header) - payload_.size();
+    const uint64_t padding_bytes = FrameBytes(header.length) - sizeof(header) - payload_.size();
     TRY(Put(BytesOf(header)));
     TRY(Put(payload_));
     return Put({kZeroes, padding_bytes});

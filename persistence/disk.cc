@@ -59,7 +59,8 @@ class RealFile final : public File {
       const ssize_t done = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (done < 0 && errno == EINTR) continue;
       if (done < 0 && errno == EINVAL && direct_) {
-        may_be_direct_ = false;  // it wants larger multiples, or cannot do it for this file after all
+        may_be_direct_ =
+            false;  // it wants larger multiples, or cannot do it for this file after all
         continue;
       }
       if (done < 0) return SystemError("write", path_, errno);

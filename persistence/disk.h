@@ -60,9 +60,9 @@ enum class OpenMode {
   kRead,       // the file must exist
   kReadWrite,  // the file must exist
   kCreate,     // the file must not exist; read and write, mode 0600
-  // As kCreate, for bytes that nobody reads soon: writes whose memory, offset and size are multiples
-  // of kDirectBytes go past the page cache where the file system can do that. So they cost next to
-  // no time of the processor, and the kernel has none to write back when it pleases.
+  // As kCreate, for bytes that nobody reads soon: writes whose memory, offset and size are
+  // multiples of kDirectBytes go past the page cache where the file system can do that. So they
+  // cost next to no time of the processor, and the kernel has none to write back when it pleases.
   kCreateDirect,
 };
 constexpr size_t kDirectBytes = 4096;

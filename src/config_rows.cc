@@ -265,10 +265,11 @@ constexpr Row kRows[] = {
     String("pidfile", At<&Config::pidfile>(), "",
            "File that holds the process id while the server runs; empty for none.") |
         kAtStartOnly,
-    String("dir", At<&Config::dir>(), "",
-           "The working directory, to which all other relative paths refer; empty for the one the "
-           "server was started in. A change moves no file in use, but after CONFIG REWRITE the next "
-           "start looks for relative paths there.") |
+    String(
+        "dir", At<&Config::dir>(), "",
+        "The working directory, to which all other relative paths refer; empty for the one the "
+        "server was started in. A change moves no file in use, but after CONFIG REWRITE the next "
+        "start looks for relative paths there.") |
         kProtected,
     OneOf("loglevel", At<&Config::loglevel>(), kLogVerbosities, "notice",
           "The least important messages that are still written to the server's log."),

@@ -66,8 +66,8 @@ class Engine : public SnapshotSink {
   // Of the last command: what its reply waits for.
   wal::Lsn gate() const { return client_.gate; }
 
-  // A checkpoint as src/server/checkpoint_job.h makes them, one at a time. The data is what the log's
-  // records up to `lsn` made.
+  // A checkpoint as src/server/checkpoint_job.h makes them, one at a time. The data is what the
+  // log's records up to `lsn` made.
   void BeginCheckpoint(wal::Lsn lsn);
   // A part of the work: creating the file, some entries of a shard, finishing, publishing. False
   // when it has ended, with its status.
