@@ -747,8 +747,9 @@ Metrics LogImpl::metrics() const {
   {
     std::lock_guard guard(control_mutex_);
     copy = metrics_;
+    copy.state = state();
+    copy.awaits_checkpoint = awaits_checkpoint_.load(std::memory_order_acquire);
   }
-  copy.state = state();
   copy.sync_policy = policy_.load(std::memory_order_relaxed);
   copy.last_lsn = last_lsn();
   copy.written_lsn = written_lsn();
@@ -759,7 +760,6 @@ Metrics LogImpl::metrics() const {
   copy.ring_used_bytes = head - std::min(head, tail_.load(std::memory_order_relaxed));
   copy.appends_dropped = dropped_.load(std::memory_order_relaxed);
   copy.resumable = resumable();
-  copy.awaits_checkpoint = awaits_checkpoint_.load(std::memory_order_acquire);
   copy.checkpoint_lsn = checkpoint_lsn_.load(std::memory_order_acquire);
   copy.synced_lsn = std::max(copy.synced_lsn, copy.durable_lsn);
   copy.spare_segments = spares_->ready();

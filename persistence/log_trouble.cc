@@ -326,10 +326,13 @@ void LogImpl::EndGap() {
   durable_lsn_.store(synced_lsn_, std::memory_order_release);
   ring_->header().durable_lsn.store(synced_lsn_, std::memory_order_release);
   ring_->header().given_up.store(0, std::memory_order_release);
-  awaits_checkpoint_.store(false, std::memory_order_release);
   notify_ = true;
-  if (segment_ == nullptr) return;  // it failed while the log was told to stop: see FinishLog()
-  SetState(State::kRunning);
+  {
+    std::lock_guard guard(control_mutex_);  // metrics() never sees half of it
+    awaits_checkpoint_.store(false, std::memory_order_release);
+    if (segment_ == nullptr) return;  // it failed while the log was told to stop: see FinishLog()
+    SetState(State::kRunning);
+  }
   LogWarn("the log goes on behind a checkpoint; all promises hold again",
           {{"checkpoint_lsn", checkpoint}, {"segment", segment_->info().name}});
 }

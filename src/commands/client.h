@@ -48,6 +48,7 @@ struct Client {
     bool silent = false;  // CLIENT REPLY was off or SKIP for it: nothing is answered
     // WAL FLUSH, ROTATE and BACKUP wait as well: wal_commands.h.
     enum class Kind : uint8_t { kWaitAof, kFlush, kRotate, kBackup } kind = Kind::kWaitAof;
+    bool asked = false;          // the log has been asked; not yet while it awaits a checkpoint
     uint64_t job = 0;            // the number of the backup that is waited for
     std::string directory = {};  // where it goes
   } durable_wait;

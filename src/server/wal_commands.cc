@@ -21,24 +21,37 @@ constexpr const char* kLogIsOff =
 
 Server& ServerOf(Call& call) { return call.client.session->server(); }
 
-Status NotRunning(const wal::Log& log) {
-  return Status::Error("ERR the write-ahead log cannot be written: " + log.metrics().last_error);
-}
-
-// The log, if there is one that is written.
-Result<wal::Log*> RunningLog(Call& call) {
-  wal::Log* const log = ServerOf(call).log();
+// The log, if there is one that is written, or will be as soon as its checkpoint is there.
+Result<wal::Log*> UsableLog(Server& server) {
+  wal::Log* const log = server.log();
   if (log == nullptr) return Status::Error(kLogIsOff);
-  if (log->state() != wal::State::kRunning) return NotRunning(*log);
-  return log;
+  if (log->state() == wal::State::kRunning) return log;
+  const wal::Metrics metrics = log->metrics();
+  if (metrics.state == wal::State::kRunning || metrics.awaits_checkpoint) return log;
+  return Status::Error("ERR the write-ahead log cannot be written: " + metrics.last_error);
 }
 
-void Wait(Call& call, const wal::Log& log, Client::DurableWait::Kind kind) {
+// Asks the log for what `wait` waits for.
+void Ask(wal::Log& log, Client::DurableWait& wait) {
+  wait.asked = true;
+  wait.lsn = log.last_lsn();
+  if (wait.kind == Client::DurableWait::Kind::kFlush) {
+    log.RequestSync();
+  } else {
+    // All that was appended before this stands in files that nobody writes to, once it is sealed.
+    log.RequestRotate();
+  }
+}
+
+Status Wait(Call& call, Client::DurableWait::Kind kind, std::string_view directory = {}) {
+  wal::Log* const log = TRY(UsableLog(ServerOf(call)));
   Client::DurableWait wait;
   wait.active = true;
   wait.kind = kind;
-  wait.lsn = log.last_lsn();
+  wait.directory = directory;
+  if (log->state() == wal::State::kRunning) Ask(*log, wait);
   call.client.durable_wait = std::move(wait);
+  return Status::Ok();
 }
 
 // WAL INFO: the fields of INFO persistence that are about the log.
@@ -58,20 +71,10 @@ Status WalInfo(Call& call) {
 }
 
 // WAL FLUSH
-Status WalFlush(Call& call) {
-  wal::Log* const log = TRY(RunningLog(call));
-  log->RequestSync();
-  Wait(call, *log, Client::DurableWait::Kind::kFlush);
-  return Status::Ok();
-}
+Status WalFlush(Call& call) { return Wait(call, Client::DurableWait::Kind::kFlush); }
 
 // WAL ROTATE
-Status WalRotate(Call& call) {
-  wal::Log* const log = TRY(RunningLog(call));
-  log->RequestRotate();
-  Wait(call, *log, Client::DurableWait::Kind::kRotate);
-  return Status::Ok();
-}
+Status WalRotate(Call& call) { return Wait(call, Client::DurableWait::Kind::kRotate); }
 
 // WAL CHECKPOINT
 Status WalCheckpoint(Call& call) {
@@ -89,7 +92,7 @@ Status WalCheckpoint(Call& call) {
 Status WalCleanup(Call& call) {
   const int64_t keep = TRY(call.args.Integer(2, 0, std::numeric_limits<int64_t>::max(),
                                              "ERR value is out of range, must be positive"));
-  wal::Log* const log = TRY(RunningLog(call));
+  wal::Log* const log = TRY(UsableLog(ServerOf(call)));
   log->RequestCleanup(static_cast<uint64_t>(keep));
   call.reply.Ok();
   return Status::Ok();
@@ -101,16 +104,10 @@ Status WalBackup(Call& call) {
   if (directory.empty() || directory.find('\0') != std::string_view::npos) {
     return Status::Error("ERR the backup needs a directory");
   }
-  Server& server = ServerOf(call);
-  wal::Log* const log = TRY(RunningLog(call));
-  if (server.backup_job().facts().running) {
+  if (ServerOf(call).backup_job().facts().running) {
     return Status::Error("ERR a backup is already in progress");
   }
-  // All that was appended before this stands in files that nobody writes to, once it is sealed.
-  log->RequestRotate();
-  Wait(call, *log, Client::DurableWait::Kind::kBackup);
-  call.client.durable_wait.directory = directory;
-  return Status::Ok();
+  return Wait(call, Client::DurableWait::Kind::kBackup, directory);
 }
 
 void ReplyBackup(const BackupJob::Facts& facts, resp::Reply& reply) {
@@ -176,11 +173,14 @@ bool AnswerWalWait(Server& server, Client::DurableWait& wait, resp::Reply& reply
     }
     return answer();
   }
-  wal::Log* const log = server.log();
-  if (log == nullptr || log->state() != wal::State::kRunning) {
-    reply.Error(log == nullptr ? kLogIsOff : NotRunning(*log).message());
+  const auto usable = UsableLog(server);
+  if (!usable.ok()) {
+    reply.Error(usable.message());
     return answer();
   }
+  wal::Log* const log = *usable;
+  if (log->state() != wal::State::kRunning) return false;  // it wakes the loops when it goes on
+  if (!wait.asked) Ask(*log, wait);
   if (wait.kind == Kind::kFlush) {
     if (log->durable_lsn() < wait.lsn) return false;
     reply.Ok();

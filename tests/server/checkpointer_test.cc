@@ -618,7 +618,17 @@ TEST(CheckpointerTest, ALogThatWaitsForItsFirstOneHasNotFailed) {
   EXPECT_EQ(life.Info("wal_state"), "degraded");
   EXPECT_EQ(life.Info("wal_awaits_checkpoint"), "1");
   EXPECT_EQ(life.Info("aof_last_write_status"), "ok");
+  // What asks the log for something waits as well.
+  test::RawSocket flush(life.server().unix_endpoint());
+  test::RawSocket rotate(life.server().unix_endpoint());
+  ASSERT_TRUE(flush.Send("PING\r\nWAL FLUSH\r\n"));
+  ASSERT_TRUE(rotate.Send("PING\r\nWAL ROTATE\r\n"));
+  ASSERT_EQ(flush.ReadLine(), "+PONG\r\n");
+  ASSERT_EQ(rotate.ReadLine(), "+PONG\r\n");
+  ASSERT_EQ(life.Info("wal_awaits_checkpoint"), "1");
   disk.Set(Trouble::kNone);
+  EXPECT_EQ(flush.ReadLine(), "+OK\r\n");
+  EXPECT_EQ(rotate.ReadLine().substr(0, 1), ":");
   ASSERT_TRUE(life.Becomes("wal_state", "running"));
   EXPECT_EQ(life.Info("aof_last_write_status"), "ok");
   disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});

@@ -241,7 +241,8 @@ TEST(ProgramTest, NoFileInUseMovesWithTheWorkingDirectory) {
     ASSERT_EQ(client.Run("SET b 2"), "+OK");
     ASSERT_EQ(client.Run("CONFIG SET wal-enabled yes"), "+OK");
     EXPECT_EQ(client.Run("SAVE"), "+OK");
-    EXPECT_TRUE(client.Run("WAL BACKUP backup").starts_with("[$directory, $backup"));
+    const std::string backup = client.Run("WAL BACKUP backup");
+    EXPECT_TRUE(backup.starts_with("[$directory, $backup")) << backup;
     EXPECT_TRUE(std::filesystem::exists(there + "/backup")) << "this is named now";
     EXPECT_EQ(client.Run("CONFIG GET wal-dir"), "[$wal-dir, $./wal]");
     program.Signal(SIGTERM);
