@@ -127,7 +127,7 @@ class SimFile : public wal::File {
     std::lock_guard lock(disk_->mutex_);
     TRY(disk_->Enter(kRead, path_));
     const SimDisk::Inode& inode = disk_->inodes_[inode_];
-    const std::string& file = inode.current;
+    const std::string& file = *inode.current;
     if (offset >= file.size()) return size_t{0};
     const size_t size = std::min<uint64_t>(bytes.size(), file.size() - offset);
     const auto broken = inode.broken_sectors.lower_bound(offset / SimDisk::kSectorBytes);
@@ -155,7 +155,7 @@ class SimFile : public wal::File {
   Result<uint64_t> Size() override {
     std::lock_guard lock(disk_->mutex_);
     TRY(disk_->Enter(kSize, path_));
-    return uint64_t{disk_->inodes_[inode_].current.size()};
+    return uint64_t{disk_->inodes_[inode_].current->size()};
   }
 
   Status Truncate(uint64_t bytes) override {
@@ -165,7 +165,7 @@ class SimFile : public wal::File {
     if (status.ok() || disk_->crash_happens_now_) {
       SimDisk::Inode& inode = disk_->inodes_[inode_];
       SimDisk::Change change{.truncates = true, .offset = bytes, .bytes = {}};
-      SimDisk::Apply(change, &inode.current);
+      SimDisk::Apply(change, inode.current.Own());
       const uint64_t blocks = (bytes + SimDisk::kBlockBytes - 1) / SimDisk::kBlockBytes;
       if (inode.blocks.size() > blocks) inode.blocks.resize(blocks);
       inode.changes.push_back(std::move(change));
@@ -182,12 +182,16 @@ class SimFile : public wal::File {
   const bool writable_;
 };
 
-// A copy of the file as it was: nobody changes what is mapped.
+// The file as it was: nobody changes what is mapped.
 class SimMapping : public wal::Mapping {
  public:
-  SimMapping(SimDisk* disk, std::string path, std::string copy)
-      : disk_(disk), path_(std::move(path)), copy_(std::move(copy)) {
-    bytes_ = copy_;
+  SimMapping(SimDisk* disk, std::string path, SimDisk::Content content)
+      : disk_(disk), path_(std::move(path)), content_(std::move(content)) {
+    bytes_ = *content_;
+  }
+  ~SimMapping() override {
+    std::lock_guard lock(disk_->mutex_);  // who writes to the file looks whether it is shared
+    content_ = {};
   }
   Status Load(uint64_t, uint64_t) override {
     std::lock_guard lock(disk_->mutex_);
@@ -197,7 +201,7 @@ class SimMapping : public wal::Mapping {
  private:
   SimDisk* const disk_;
   const std::string path_;
-  const std::string copy_;
+  SimDisk::Content content_;
 };
 
 Result<std::unique_ptr<wal::Mapping>> SimFile::Map() {
@@ -328,25 +332,32 @@ uint64_t SimDisk::Write(Inode* inode, uint64_t offset, std::string_view bytes) {
   }
   if (written == 0) return 0;
   bytes = bytes.substr(0, written);
-  WriteInto(&inode->current, offset, bytes);
-  inode->changes.push_back({.truncates = false, .offset = offset, .bytes = std::string(bytes)});
+  WriteInto(inode->current.Own(), offset, bytes);
+  inode->changes.push_back(
+      {.truncates = false, .offset = offset, .bytes = SimDisk::Content(std::string(bytes))});
   last_written_ = inode;
   return written;
 }
 
 // What a failed SyncData gave up stays in doubt, unless a later write of the same bytes is saved.
 void SimDisk::MakeDurable(Inode* inode) {
+  if (std::none_of(inode->changes.begin(), inode->changes.end(),
+                   [](const Change& change) { return change.given_up; })) {
+    inode->durable = inode->current;
+    inode->changes.clear();
+    return;
+  }
   std::vector<Change> doubtful;
   for (Change& change : inode->changes) {
     if (change.given_up) {
       doubtful.push_back(std::move(change));
       continue;
     }
-    Apply(change, &inode->durable);
+    Apply(change, inode->durable.Own());
     std::erase_if(doubtful, [&](const Change& older) {
       return change.truncates || older.truncates ||
-             (older.offset < change.offset + change.bytes.size() &&
-              change.offset < older.offset + older.bytes.size());
+             (older.offset < change.offset + change.bytes->size() &&
+              change.offset < older.offset + older.bytes->size());
     });
   }
   inode->changes = std::move(doubtful);
@@ -356,7 +367,7 @@ void SimDisk::Apply(const Change& change, std::string* bytes) {
   if (change.truncates) {
     bytes->resize(change.offset);
   } else {
-    WriteInto(bytes, change.offset, change.bytes);
+    WriteInto(bytes, change.offset, *change.bytes);
   }
 }
 
@@ -497,7 +508,7 @@ Result<std::unique_ptr<wal::DirectoryLock>> SimDisk::Lock(const std::string& dir
 
 // The content of one file after the cut.
 std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64* random) const {
-  std::string bytes = inode.durable;
+  std::string bytes = *inode.durable;
   std::vector<bool> unsynced;  // bytes that a change wrote: flips fall among them
   const bool flips = options_.flipped_bits > 0;
   const auto write = [&](uint64_t offset, std::string_view part) {
@@ -505,7 +516,7 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
     if (!flips) return;
     if (unsynced.size() < offset + part.size()) unsynced.resize(offset + part.size());
     for (uint64_t at = offset; at < offset + part.size(); ++at) {
-      if (at >= inode.durable.size() || inode.durable[at] != bytes[at]) unsynced[at] = true;
+      if (at >= inode.durable->size() || (*inode.durable)[at] != bytes[at]) unsynced[at] = true;
     }
   };
   // Now and then nearly all of it survives, now and then hardly any.
@@ -518,7 +529,7 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
       case Survivors::kTorn:
         if (torn_here && i + 1 == inode.changes.size() && !change.truncates) {
           write(change.offset,
-                std::string_view(change.bytes).substr(0, (*random)() % change.bytes.size()));
+                std::string_view(*change.bytes).substr(0, (*random)() % change.bytes->size()));
           break;
         }
         [[fallthrough]];
@@ -526,7 +537,7 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
         if (change.truncates) {
           Apply(change, &bytes);
         } else {
-          write(change.offset, change.bytes);
+          write(change.offset, *change.bytes);
         }
         break;
       case Survivors::kRandom:
@@ -534,12 +545,12 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
           if ((*random)() % 8 < kept_of_8) Apply(change, &bytes);
           break;
         }
-        const uint64_t end = change.offset + change.bytes.size();
+        const uint64_t end = change.offset + change.bytes->size();
         for (uint64_t at = change.offset; at < end;) {
           const uint64_t sector_end =
               std::min(end, at / kSectorBytes * kSectorBytes + kSectorBytes);
           if ((*random)() % 8 < kept_of_8) {
-            write(at, std::string_view(change.bytes).substr(at - change.offset, sector_end - at));
+            write(at, std::string_view(*change.bytes).substr(at - change.offset, sector_end - at));
           }
           at = sector_end;
         }
@@ -576,11 +587,11 @@ std::unique_ptr<SimDisk> SimDisk::PowerCut(SimDiskOptions next) const {
       const uint64_t inode = disk->next_inode_++;
       const Inode& before = inodes_.at(number);
       Inode& file = disk->inodes_[inode];
-      file.durable = Survive(before, &before == last_written_, &random);
+      file.durable = Content(Survive(before, &before == last_written_, &random));
       file.current = file.durable;
       file.links = before.links;
       file.broken_sectors = before.broken_sectors;
-      file.blocks.assign((file.durable.size() + kBlockBytes - 1) / kBlockBytes, true);
+      file.blocks.assign((file.durable->size() + kBlockBytes - 1) / kBlockBytes, true);
       after.current[name] = inode;
     }
     after.durable = after.current;
@@ -678,7 +689,7 @@ std::string SimDisk::Contents(const std::string& path) const {
   std::lock_guard lock(mutex_);
   const Inode* file = FindFile(path);
   CHECK(file != nullptr);
-  return file->current;
+  return *file->current;
 }
 
 void SimDisk::PutFile(const std::string& path, std::string bytes) {
@@ -693,8 +704,7 @@ void SimDisk::PutFile(const std::string& path, std::string bytes) {
   }
   file->changes.clear();
   file->blocks.assign((bytes.size() + kBlockBytes - 1) / kBlockBytes, true);
-  file->durable = bytes;
-  file->current = std::move(bytes);
+  file->current = file->durable = Content(std::move(bytes));
 }
 
 void SimDisk::RemoveFile(const std::string& path) {
@@ -728,7 +738,7 @@ void SimDisk::BreakSector(const std::string& path, uint64_t sector) {
   std::lock_guard lock(mutex_);
   Inode* inode = FindFile(path);
   CHECK(inode != nullptr);
-  CHECK_LT(sector * kSectorBytes, inode->current.size());
+  CHECK_LT(sector * kSectorBytes, inode->current->size());
   inode->broken_sectors.insert(sector);
 }
 

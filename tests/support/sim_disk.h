@@ -141,16 +141,32 @@ class SimDisk : public wal::Disk {
   friend class SimMapping;
   friend class SimLock;
 
+  // The bytes of a file, shared by copies of it until one of them changes: most of the disks that a
+  // test makes of another one differ in a few bytes.
+  class Content {
+   public:
+    Content() = default;
+    explicit Content(std::string bytes) : bytes_(std::make_shared<std::string>(std::move(bytes))) {}
+    const std::string& operator*() const { return *bytes_; }
+    const std::string* operator->() const { return bytes_.get(); }
+    std::string* Own() {
+      if (bytes_.use_count() > 1) bytes_ = std::make_shared<std::string>(*bytes_);
+      return bytes_.get();
+    }
+
+   private:
+    std::shared_ptr<std::string> bytes_ = std::make_shared<std::string>();
+  };
   // A change of a file that no sync covered yet. A truncation has no bytes.
   struct Change {
     bool truncates = false;
     uint64_t offset = 0;  // of a truncation: the new size
-    std::string bytes;
+    Content bytes;
     bool given_up = false;  // a SyncData failed on it: a later one does not save it
   };
   struct Inode {
-    std::string current;  // what a read sees
-    std::string durable;  // what every power cut leaves
+    Content current;  // what a read sees
+    Content durable;  // what every power cut leaves
     std::vector<Change> changes;
     std::vector<bool> blocks;  // taken from the capacity
     std::set<uint64_t> broken_sectors;
