@@ -27,6 +27,7 @@
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
+#include "tests/support/stalling_disk.h"
 
 namespace crab::test {
 namespace {
@@ -681,57 +682,13 @@ INSTANTIATE_TEST_SUITE_P(Ways, LogPackTest,
 
 // --- a disk that stops answering -----------------------------------------------------------------
 
-// Passes everything on to a SimDisk, and holds syncs while it is told to.
-class StallingDisk : public SimDisk {
- public:
-  void Stall(bool stall) {
-    std::lock_guard lock(mutex_);
-    stalls_ = stall;
-    moved_.notify_all();
-  }
-  Result<std::unique_ptr<wal::File>> Open(const std::string& path, wal::OpenMode mode) override {
-    auto file = TRY(SimDisk::Open(path, mode));
-    return std::unique_ptr<wal::File>(std::make_unique<StallingFile>(*this, std::move(file)));
-  }
-
- private:
-  class StallingFile : public wal::File {
-   public:
-    StallingFile(StallingDisk& disk, std::unique_ptr<wal::File> file)
-        : disk_(disk), file_(std::move(file)) {}
-    Status WriteAt(uint64_t offset, std::string_view bytes) override {
-      return file_->WriteAt(offset, bytes);
-    }
-    Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
-      return file_->ReadAt(offset, bytes);
-    }
-    Status SyncData() override {
-      std::unique_lock lock(disk_.mutex_);
-      disk_.moved_.wait(lock, [this] { return !disk_.stalls_; });
-      lock.unlock();
-      return file_->SyncData();
-    }
-    Result<uint64_t> Size() override { return file_->Size(); }
-    Status Truncate(uint64_t bytes) override { return file_->Truncate(bytes); }
-    Result<std::unique_ptr<wal::Mapping>> Map() override { return file_->Map(); }
-
-   private:
-    StallingDisk& disk_;
-    std::unique_ptr<wal::File> file_;
-  };
-
-  std::mutex mutex_;
-  std::condition_variable moved_;
-  bool stalls_ = false;
-};
-
 TEST(LogStallTest, TakesRecordsUntilTheRingIsFullAndTellsOfTheStall) {
   StallingDisk disk;
   Promise promise;
   Boot boot = BootLog(disk, LogOptions(SyncPolicy::kAsync));
   ASSERT_NE(boot.log, nullptr) << boot.error;
   EXPECT_EQ(boot.log->metrics().sync_stalled_ms, 0u);
-  disk.Stall(true);
+  disk.Stall();
   Lsn last = 0;
   uint64_t taken = 0;
   while (boot.log->SecureRoom(1000)) {
@@ -743,7 +700,7 @@ TEST(LogStallTest, TakesRecordsUntilTheRingIsFullAndTellsOfTheStall) {
   EXPECT_EQ(boot.log->state(), State::kRunning);
   ASSERT_TRUE(Eventually([&] { return boot.log->metrics().sync_stalled_ms >= 20; }));
   EXPECT_LT(boot.log->durable_lsn(), last);
-  disk.Stall(false);
+  disk.Release();
   EXPECT_TRUE(WaitDurable(*boot.log, last));
   EXPECT_TRUE(Eventually([&] { return boot.log->metrics().sync_stalled_ms == 0; }));
   EXPECT_TRUE(boot.log->SecureRoom(1000));

@@ -10,6 +10,7 @@
 
 #include "persistence/segment.h"
 #include "tests/persistence/log_story.h"
+#include "tests/support/forwarding_file.h"
 
 namespace crab::test {
 
@@ -42,25 +43,17 @@ class RetiringDisk : public SimDisk {
   }
 
  private:
-  class ReadFile : public wal::File {
+  class ReadFile : public ForwardingFile {
    public:
     ReadFile(RetiringDisk& disk, std::unique_ptr<wal::File> file)
-        : disk_(disk), file_(std::move(file)) {}
-    Status WriteAt(uint64_t offset, std::string_view bytes) override {
-      return file_->WriteAt(offset, bytes);
-    }
+        : ForwardingFile(std::move(file)), disk_(disk) {}
     Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
       if (disk_.reads_left_ > 0 && --disk_.reads_left_ == 0) disk_.Retire();
-      return file_->ReadAt(offset, bytes);
+      return ForwardingFile::ReadAt(offset, bytes);
     }
-    Status SyncData() override { return file_->SyncData(); }
-    Result<uint64_t> Size() override { return file_->Size(); }
-    Status Truncate(uint64_t bytes) override { return file_->Truncate(bytes); }
-    Result<std::unique_ptr<wal::Mapping>> Map() override { return file_->Map(); }
 
    private:
     RetiringDisk& disk_;
-    std::unique_ptr<wal::File> file_;
   };
 
   void Retire() {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "tests/support/eventually.h"
+#include "tests/support/forwarding_file.h"
 #include "tests/support/sim_disk.h"
 
 namespace crab::test {
@@ -29,10 +30,10 @@ class EndlessDisk : public SimDisk {
   Result<uint64_t> FreeBytes(const std::string&) override { return uint64_t{1} << 62; }
 
  private:
-  class EndlessFile : public wal::File {
+  class EndlessFile : public ForwardingFile {
    public:
     EndlessFile(EndlessDisk& disk, std::unique_ptr<wal::File> file)
-        : disk_(disk), file_(std::move(file)) {}
+        : ForwardingFile(std::move(file)), disk_(disk) {}
     Status WriteAt(uint64_t, std::string_view bytes) override {
       if (disk_.fails_) return Status::Error("the test is over", EIO);
       unsynced_bytes_ += bytes.size();
@@ -40,20 +41,13 @@ class EndlessDisk : public SimDisk {
       ++disk_.writes_;
       return Status::Ok();
     }
-    Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
-      return file_->ReadAt(offset, bytes);
-    }
     Status SyncData() override {
       unsynced_bytes_ = 0;
-      return file_->SyncData();
+      return ForwardingFile::SyncData();
     }
-    Result<uint64_t> Size() override { return file_->Size(); }
-    Status Truncate(uint64_t bytes) override { return file_->Truncate(bytes); }
-    Result<std::unique_ptr<wal::Mapping>> Map() override { return file_->Map(); }
 
    private:
     EndlessDisk& disk_;
-    std::unique_ptr<wal::File> file_;
     uint64_t unsynced_bytes_ = 0;
   };
 

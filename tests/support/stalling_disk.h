@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "tests/support/forwarding_file.h"
 #include "tests/support/sim_disk.h"
 
 namespace crab::test {
@@ -43,28 +44,18 @@ class StallingDisk : public SimDisk {
   }
 
  private:
-  class StallingFile : public wal::File {
+  class StallingFile : public ForwardingFile {
    public:
     StallingFile(StallingDisk& disk, std::unique_ptr<wal::File> file)
-        : disk_(disk), file_(std::move(file)) {}
-    Status WriteAt(uint64_t offset, std::string_view bytes) override {
-      return file_->WriteAt(offset, bytes);
-    }
-    Result<size_t> ReadAt(uint64_t offset, std::span<char> bytes) override {
-      return file_->ReadAt(offset, bytes);
-    }
+        : ForwardingFile(std::move(file)), disk_(disk) {}
     Status SyncData() override {
       const int error = disk_.Wait();
       if (error != 0) return Status::Error("cannot sync a file: the test says so", error);
-      return file_->SyncData();
+      return ForwardingFile::SyncData();
     }
-    Result<uint64_t> Size() override { return file_->Size(); }
-    Status Truncate(uint64_t bytes) override { return file_->Truncate(bytes); }
-    Result<std::unique_ptr<wal::Mapping>> Map() override { return file_->Map(); }
 
    private:
     StallingDisk& disk_;
-    std::unique_ptr<wal::File> file_;
   };
 
   int Wait() {
