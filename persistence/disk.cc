@@ -136,10 +136,25 @@ class RealFile final : public File {
 
 class RealLock final : public DirectoryLock {
  public:
-  explicit RealLock(int fd) : fd_(fd) {}
-  ~RealLock() override { close(fd_); }
+  // Takes both descriptors. The directory's keeps its inode from being used for another one.
+  RealLock(std::string directory, int directory_fd, int fd)
+      : directory_(std::move(directory)), directory_fd_(directory_fd), fd_(fd) {}
+  ~RealLock() override {
+    close(fd_);
+    close(directory_fd_);
+  }
+
+  Place place() const override {
+    struct stat held, found;
+    if (stat(directory_.c_str(), &found) != 0 || !S_ISDIR(found.st_mode)) return Place::kGone;
+    if (fstat(directory_fd_, &held) != 0) return Place::kGone;
+    if (held.st_dev != found.st_dev) return Place::kOtherDevice;
+    return held.st_ino == found.st_ino ? Place::kSame : Place::kOther;
+  }
 
  private:
+  const std::string directory_;
+  const int directory_fd_;
   const int fd_;
 };
 
@@ -241,15 +256,17 @@ class MachineDisk final : public Disk {
   }
 
   Result<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override {
+    const int directory_fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (directory_fd < 0) return SystemError("open", directory, errno);
     const std::string path = directory + "/lock";
-    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return SystemError("open", path, errno);
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    const int fd = openat(directory_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0) {
       const int error = errno;
-      close(fd);
-      return SystemError("lock", path, error);
+      if (fd >= 0) close(fd);
+      close(directory_fd);
+      return SystemError(fd < 0 ? "open" : "lock", path, error);
     }
-    return std::unique_ptr<DirectoryLock>(std::make_unique<RealLock>(fd));
+    return std::unique_ptr<DirectoryLock>(std::make_unique<RealLock>(directory, directory_fd, fd));
   }
 
  private:

@@ -53,7 +53,15 @@ class File {
 // Holds a directory against a second server until destroyed.
 class DirectoryLock {
  public:
+  enum class Place {
+    kSame,
+    kGone,         // there is none, or it cannot be looked at
+    kOther,        // another one has taken its place, which nobody holds by this
+    kOtherDevice,  // so, and on another file system: a mount went away, or came
+  };
   virtual ~DirectoryLock() = default;
+  // What stands where the directory stood when it was locked.
+  virtual Place place() const = 0;
 };
 
 enum class OpenMode {

@@ -139,6 +139,7 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
     TRY(OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/true));
     gap_lsn_.store(next_lsn_ - 1, std::memory_order_relaxed);
     gap_first_lsn_ = next_lsn_;
+    gap_durable_lsn_ = durable_lsn_.load(std::memory_order_relaxed);
     awaits_checkpoint_.store(true, std::memory_order_release);
     state_.store(State::kDegraded, std::memory_order_release);
   }
@@ -334,6 +335,7 @@ Status LogImpl::BeginEpoch(const Recovered& recovered) {
     const bool gap = recovered.gap && recovered.gap->first_lsn == next_lsn_;
     if (gap) {
       gap_first_lsn_ = next_lsn_;
+      gap_durable_lsn_ = recovered.gap->durable_lsn;
       durable_lsn_.store(recovered.gap->durable_lsn, std::memory_order_release);
     }
     TRY(OpenSegment(epoch_ + 1, next_lsn_, gap));

@@ -90,6 +90,7 @@ class LogImpl final : public Log {
     Lsn last;  // no record above it counts here; kUnknownLsn until a later segment has its name
     int64_t ended_at_ms;
     uint64_t bytes;
+    bool certain = true;  // its name was synced
   };
   // While it lives, segments are begun for records that number shards in another way than those to
   // come: their headers say so.
@@ -206,6 +207,8 @@ class LogImpl final : public Log {
   void RetryTrouble(int64_t now_us);
   void GiveUpRing();
   Status LookForSegment();
+  Status CheckDirectory() const;
+  Status TakeDirectory();
   bool PastIsLost();
   void EndGap();
   int64_t RetryDelayUs() const {
@@ -297,10 +300,11 @@ class LogImpl final : public Log {
   uint64_t ring_epoch_ = 0;  // for headers while an old ring is being emptied
   uint64_t predecessor_number_ = 0;
   uint32_t predecessor_crc_ = 0;
-  Lsn next_lsn_ = 1;       // to be written
-  Lsn synced_lsn_ = 0;     // durable_lsn_, but for the time after a gap
-  Lsn gap_first_lsn_ = 0;  // of the last gap's epoch, 0 = there was none
-  Mark staged_;            // the last record given to the file
+  Lsn next_lsn_ = 1;         // to be written
+  Lsn synced_lsn_ = 0;       // durable_lsn_, but for the time after a gap
+  Lsn gap_first_lsn_ = 0;    // of the last gap's epoch, 0 = there was none
+  Lsn gap_durable_lsn_ = 0;  // what came between that and the gap was given up
+  Mark staged_;              // the last record given to the file
   Mark block_staged_;  // the last one that lies wholly below the file's last started 4 KiB block
   Lsn safe_lsn_ = 0;   // what no failure of the file at hand can take back
   std::optional<SegmentInfo> failed_;  // the last file that was given up

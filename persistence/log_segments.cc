@@ -67,6 +67,7 @@ Status LogImpl::OpenSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
 
 // Puts a new file with its header where it has no meaning yet; yields its path.
 Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool gap) {
+  TRY(CheckDirectory());
   SegmentInfo info;
   info.number = ++number_;
   info.name = SegmentName(info.number);
@@ -78,7 +79,9 @@ Result<std::string> LogImpl::PrepareSegment(uint64_t epoch, Lsn first_lsn, bool 
   info.epoch = epoch_ = epoch;
   info.created_at_ms = clock_.WallMs();
   info.first_lsn = first_lsn;
-  info.durable_lsn = std::min(durable_lsn_.load(std::memory_order_relaxed), first_lsn - 1);
+  info.durable_lsn = gap && first_lsn == gap_first_lsn_
+                         ? gap_durable_lsn_
+                         : std::min(durable_lsn_.load(std::memory_order_relaxed), first_lsn - 1);
   CHECK(getrandom(&info.salt, sizeof(info.salt), 0) == sizeof(info.salt));
   info.after_gap = gap;
   info.min_reader_version = MinReaderVersion(info);
@@ -161,6 +164,7 @@ Status LogImpl::NameSegment(const std::string& made_at) {
     named_ = disk_.LinkCount(info.path).ok();
     if (!named_) (void)disk_.Remove(made_at);
     LeaveSegment();
+    if (named_) old_segments_.back().certain = false;
     return named;
   }
   named_ = true;

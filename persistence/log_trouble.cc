@@ -10,8 +10,10 @@
 // GAP again, for without that it would be read as undoing the gap.
 //
 // A directory that vanished is not made anew: mostly it is a mount that went away, and what is
-// written below its place would be hidden when it returns. Once there is one again, the log goes on
-// in it: in a new epoch where the old segments are there, behind a gap where they are not.
+// written below its place would be hidden when it returns. Nor is an empty one on another file
+// system taken for it. Once there is one again, the log locks it and goes on in it: in a new epoch
+// where the old segments are there, behind a gap where they are not. No segment is begun before the
+// directory at its place is known to be the locked one.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -253,19 +255,14 @@ void LogImpl::GiveUpRing() {
 void LogImpl::RetryTrouble(int64_t now_us) {
   retry_at_us_ = now_us + RetryDelayUs();
   if (resumable()) return;
-  if (PastIsLost()) {
-    // The lock went with the directory.
-    directory_lock_ = nullptr;
-    auto lock = disk_.Lock(options_.directory);
-    if (!lock.ok()) return;
-    directory_lock_ = std::move(lock).value();
-    if (state() != State::kDegraded) {
-      LogError(
-          "the segments of the log are gone from its directory; a checkpoint is to begin it "
-          "anew, and what had not been answered is given up",
-          {{"directory", options_.directory}});
-      GiveUpRing();
-    }
+  Status opened = TakeDirectory();
+  if (opened.ok() && state() != State::kDegraded && PastIsLost()) {
+    LogError(
+        "the segments of the log are gone from its directory; a checkpoint is to begin it "
+        "anew, and what had not been answered is given up",
+        {{"directory", options_.directory}});
+    notify_ = true;
+    GiveUpRing();
   }
   const bool degraded = state() == State::kDegraded;
   if (degraded) {
@@ -282,7 +279,9 @@ void LogImpl::RetryTrouble(int64_t now_us) {
     safe_lsn_ = last;
     failed_.reset();
   }
-  Status opened = degraded ? OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/true) : BeginAfterFailure();
+  if (opened.ok()) {
+    opened = degraded ? OpenSegment(epoch_ + 1, next_lsn_, /*gap=*/true) : BeginAfterFailure();
+  }
   {
     std::lock_guard guard(control_mutex_);
     metrics_.last_error = opened.message();
@@ -306,6 +305,7 @@ void LogImpl::RetryTrouble(int64_t now_us) {
     Free(staged_);
     synced_lsn_ = next_lsn_ - 1;
     gap_first_lsn_ = next_lsn_;
+    gap_durable_lsn_ = durable_lsn_.load(std::memory_order_relaxed);
   }
   failures_ = 0;
   notify_ = true;
@@ -343,13 +343,47 @@ Status LogImpl::LookForSegment() {
   if (!named_ || now_us - looked_at_us_ < kLookAgainUs) return Status::Ok();
   looked_at_us_ = now_us;
   auto links = disk_.LinkCount(segment_->info().path);
-  return links.system_errno() == ENOENT ? links.TakeStatus() : Status::Ok();
+  if (links.system_errno() == ENOENT) return links.TakeStatus();
+  return CheckDirectory();
+}
+
+// Nothing is begun in a directory that this log does not hold.
+Status LogImpl::CheckDirectory() const {
+  using Place = DirectoryLock::Place;
+  const Place place = directory_lock_ == nullptr ? Place::kSame : directory_lock_->place();
+  if (place == Place::kSame) return Status::Ok();
+  return Status::Error("the directory of the log " + options_.directory +
+                           (place == Place::kGone ? " is gone" : " is not the one it was") +
+                           ": No such file or directory",
+                       ENOENT);
+}
+
+// What stands at the directory's place now becomes the log's: locked, and known to the ring.
+Status LogImpl::TakeDirectory() {
+  using Place = DirectoryLock::Place;
+  const Place place = directory_lock_->place();
+  if (place == Place::kSame) return Status::Ok();
+  if (place == Place::kGone) return CheckDirectory();
+  // Most likely the mount is away, and this is what lies below it.
+  if (place == Place::kOtherDevice && PastIsLost()) {
+    return Status::Error(
+        "the directory of the log " + options_.directory +
+            " is on another file system now and has none of its segments: mount what was there, "
+            "or begin the log anew with CONFIG SET wal-enabled no and yes",
+        ENOENT);
+  }
+  auto lock = TRY(disk_.Lock(options_.directory));
+  TRY(ring_->MoveTo(Ring::StampFor(identity_.log_id, options_.directory)));
+  directory_lock_ = std::move(lock);
+  return Status::Ok();
 }
 
 // The directory is there, and the segment that was written last is not in it.
 bool LogImpl::PastIsLost() {
-  if (old_segments_.empty() || !disk_.List(options_.directory).ok()) return false;
-  return disk_.LinkCount(old_segments_.back().path).system_errno() == ENOENT;
+  const auto last = std::find_if(old_segments_.rbegin(), old_segments_.rend(),
+                                 [](const OldSegment& old) { return old.certain; });
+  if (last == old_segments_.rend() || !disk_.List(options_.directory).ok()) return false;
+  return disk_.LinkCount(last->path).system_errno() == ENOENT;
 }
 
 }  // namespace crab::wal

@@ -137,6 +137,7 @@ Result<std::unique_ptr<Ring>> Ring::Create(const std::string& directory, const R
     return SystemError("create", path, error);
   }
   ring->path_ = path;
+  ring->shared_ = true;
   return ring;
 }
 
@@ -170,6 +171,7 @@ std::vector<std::string> Ring::OfCopies(const std::string& directory, const Ring
 Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const RingStamp& stamp) {
   auto ring = std::unique_ptr<Ring>(new Ring());
   ring->path_ = Path(directory, stamp);
+  ring->shared_ = true;
   const int fd = open(ring->path_.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return SystemError("open", ring->path_, errno);
   ring->fd_ = fd;
@@ -195,6 +197,17 @@ Result<std::unique_ptr<Ring>> Ring::OpenLeft(const std::string& directory, const
 Status Ring::Remove() {
   if (path_.empty()) return Status::Ok();
   if (unlink(path_.c_str()) != 0 && errno != ENOENT) return SystemError("remove", path_, errno);
+  return Status::Ok();
+}
+
+Status Ring::MoveTo(const RingStamp& stamp) {
+  if (!shared_) return Status::Ok();
+  const std::string path = Path(std::filesystem::path(path_).parent_path(), stamp);
+  if (rename(path_.c_str(), path.c_str()) != 0 && errno != ENOENT) {
+    return SystemError("rename", path_, errno);
+  }
+  header().stamp = stamp;
+  path_ = path;
   return Status::Ok();
 }
 

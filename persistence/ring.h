@@ -117,7 +117,7 @@ class Ring {
   }
   uint64_t data_bytes() const { return data_bytes_; }
   uint64_t slot_count() const { return slot_count_; }
-  bool shared() const { return !path_.empty(); }
+  bool shared() const { return shared_; }
   const std::string& path() const { return path_; }
 
   Slot& slot(Lsn lsn) { return slots_[lsn & (slot_count_ - 1)]; }
@@ -125,13 +125,17 @@ class Ring {
 
   // The file's name goes; the memory stays until the object does.
   Status Remove();
+  // The log goes on in another directory: the next start looks for the ring under this stamp. A
+  // file whose name somebody has taken away is no error, for nothing finds it under any.
+  Status MoveTo(const RingStamp& stamp);
 
  private:
   Ring() = default;
   Status Map(int fd, uint64_t slot_count, uint64_t data_bytes);
 
   int fd_ = -1;
-  std::string path_;  // "" = private
+  bool shared_ = false;  // a file that outlives the process
+  std::string path_;     // "" = private
   char* memory_ = nullptr;
   uint64_t mapped_bytes_ = 0;
   Slot* slots_ = nullptr;

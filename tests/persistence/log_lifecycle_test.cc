@@ -2,20 +2,16 @@
 // recycled where nobody else has it. What is needed is never removed, wherever the power fails and
 // whichever call of the disk does.
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
 #include <filesystem>
 #include <functional>
 #include <iostream>
-#include <mutex>
 #include <thread>
-#include <tuple>
 
 #include "persistence/checkpoint.h"
 #include "persistence/index.h"
@@ -457,65 +453,6 @@ TEST(LogFullDiskTest, RemovesWhatMayGoBeforeItGivesUp) {
   EXPECT_EQ(boot.log->state(), State::kRunning);
   EXPECT_GE(boot.log->metrics().segments_retired, 4u);
 }
-
-// --- a directory that vanishes -------------------------------------------------------------------
-
-class LogDirectoryTest : public testing::TestWithParam<std::tuple<SyncPolicy, wal::OnError>> {};
-
-TEST_P(LogDirectoryTest, GoesOnInANewOneBehindACheckpoint) {
-  std::string root = testing::TempDir() + "/crab-life-XXXXXX";
-  ASSERT_NE(mkdtemp(root.data()), nullptr);
-  wal::Options options = SmallSegments(std::get<0>(GetParam()));
-  options.directory = root + "/wal";
-  options.on_error = std::get<1>(GetParam());
-  wal::Disk& disk = wal::RealDisk();
-  Boot boot = BootLog(disk, options);
-  ASSERT_NE(boot.log, nullptr) << boot.error;
-  Promise promise;
-  const Lsn before = promise.Append(*boot.log, 100);
-  boot.log->RequestSync();
-  ASSERT_TRUE(WaitDurable(*boot.log, before));
-  std::filesystem::remove_all(options.directory);
-  // Noticed within a second of writing, and not made anew by itself.
-  ASSERT_TRUE(Eventually([&] {
-    (void)promise.Append(*boot.log, 100);
-    boot.log->Kick();
-    return boot.log->state() != State::kRunning;
-  }));
-  EXPECT_NE(boot.log->metrics().last_error.find("No such file"), std::string::npos)
-      << boot.log->metrics().last_error;
-  std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  EXPECT_FALSE(std::filesystem::exists(options.directory));
-  std::filesystem::create_directory(options.directory);
-  ASSERT_TRUE(Eventually([&] { return boot.log->resumable(); })) << boot.log->metrics().last_error;
-  const Lsn bridge = boot.log->Resume().value();
-  ASSERT_TRUE(PutCheckpoint(disk, *boot.log, options.directory, bridge).ok());
-  boot.log->SetCheckpoint(bridge, bridge);
-  ASSERT_TRUE(Eventually([&] { return boot.log->state() == State::kRunning; }));
-  const Lsn behind = promise.Append(*boot.log, 100);
-  boot.log->RequestSync();
-  ASSERT_TRUE(WaitDurable(*boot.log, behind));
-  EXPECT_EQ(BootLog(disk, options).error_number, EWOULDBLOCK);  // locked, as the first one was
-  ASSERT_TRUE(boot.log->Stop().ok());
-  boot.log.reset();
-  options.recovery = wal::RecoveryMode::kStrict;
-  boot = BootLog(disk, options);
-  ASSERT_NE(boot.log, nullptr) << boot.error;
-  EXPECT_EQ(boot.report.checkpoint_lsn, bridge);
-  EXPECT_EQ(boot.records.count(behind), 1u);
-  boot.log.reset();
-  std::filesystem::remove_all(root);
-}
-
-INSTANTIATE_TEST_SUITE_P(Actions, LogDirectoryTest,
-                         testing::Combine(testing::Values(SyncPolicy::kNone, SyncPolicy::kSync),
-                                          testing::Values(wal::OnError::kRefuse,
-                                                          wal::OnError::kDegrade)),
-                         [](const auto& param) {
-                           const bool refuses = std::get<1>(param.param) == wal::OnError::kRefuse;
-                           return std::string(PolicyName(std::get<0>(param.param))) +
-                                  (refuses ? "Refuse" : "Degrade");
-                         });
 
 // --- packs ---------------------------------------------------------------------------------------
 

@@ -218,6 +218,7 @@ class SimLock : public wal::DirectoryLock {
     std::lock_guard lock(disk_->mutex_);
     disk_->locked_.erase(directory_);
   }
+  Place place() const override { return Place::kSame; }  // no directory ever goes
 
  private:
   SimDisk* const disk_;
