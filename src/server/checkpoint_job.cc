@@ -482,24 +482,23 @@ Status CheckpointJob::WaitUntilDurable() {
   wal::Log& log = *order_.log;
   const int64_t begin_us = RealClock().MonotonicUs();
   int64_t asked_us = 0;
-  const auto reached = [&] {
-    if (log.durable_lsn() >= order_.lsn) return true;
+  while (log.durable_lsn() < order_.lsn) {
+    // All from one copy: the log's writer may end the gap at any moment.
     const wal::Metrics metrics = log.metrics();
-    return metrics.awaits_checkpoint &&
-           (order_.lsn <= order_.gap_lsn || metrics.synced_lsn >= order_.lsn);
-  };
-  while (!reached()) {
+    if (metrics.awaits_checkpoint &&
+        (order_.lsn <= order_.gap_lsn || metrics.synced_lsn >= order_.lsn)) {
+      break;
+    }
     const int64_t now_us = RealClock().MonotonicUs();
     if (now_us - asked_us > kSyncAgainUs) {
       log.RequestSync();
       asked_us = now_us;
     }
-    const wal::State state = log.state();
-    if (state == wal::State::kStopped ||
-        (state == wal::State::kDegraded && !log.metrics().awaits_checkpoint)) {
+    if (metrics.state == wal::State::kStopped ||
+        (metrics.state == wal::State::kDegraded && !metrics.awaits_checkpoint)) {
       return Status::Error("the log stopped before what it had was durable");
     }
-    if (state == wal::State::kRefusing && hurried_.load(std::memory_order_relaxed)) {
+    if (metrics.state == wal::State::kRefusing && hurried_.load(std::memory_order_relaxed)) {
       return Status::Error("the log cannot be written at the moment");
     }
     if (now_us - begin_us > kDurableWaitUs) {

@@ -173,6 +173,19 @@ TEST(CheckpointGapTest, ALogThatBeginsLateBeginsWithOne) {
   EXPECT_EQ(life.Run("GET without"), "$1");
 }
 
+// The log's writer ends the gap while the command looks at its state.
+TEST(CheckpointGapTest, ASaveRightBehindTheBeginOfALogSaves) {
+  SimDisk disk;
+  Life life(disk, {"--wal-enabled", "no"});
+  ASSERT_EQ(life.Run("SET key value"), "+OK");
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled yes"), "+OK");
+    ASSERT_EQ(life.Run("SAVE"), "+OK");
+    ASSERT_EQ(life.Run("SAVE"), "+OK");
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled no"), "+OK");
+  }
+}
+
 TEST(CheckpointGapTest, ALogThatWaitsForItsFirstOneHasNotFailed) {
   CheckpointTrouble disk;
   Life life(disk, {"--wal-enabled", "no"});
