@@ -122,7 +122,11 @@ std::optional<CheckpointJob::Outcome> CheckpointJob::Settle() {
 
 CheckpointJob::Outcome CheckpointJob::Finish() {
   CHECK(running_);
-  hurried_.store(true, std::memory_order_relaxed);
+  {
+    // Under the mutex, or the file's thread, between its look and its sleep, would miss the call.
+    const std::lock_guard lock(mutex_);
+    hurried_.store(true, std::memory_order_relaxed);
+  }
   pace_.notify_one();
   WalkToTheEnd();
   AwaitEnd();

@@ -204,7 +204,8 @@ class CheckpointJob : public SnapshotSink {
   // Set by a loop that found the queue full before it looks for the last time, taken by the file's
   // thread when there is room: sequentially consistent against queue_bytes_.
   std::atomic<bool> walkers_wait_{false};
-  std::atomic<bool> hurried_{false};  // somebody waits for the file: no pacing
+  // Somebody waits for the file: no pacing. Set under mutex_, on which pace_ waits.
+  std::atomic<bool> hurried_{false};
   // The file's thread: how much of the file is paid for, or will be at that time.
   uint64_t paced_bytes_ = 0;
   int64_t pace_us_ = 0;
