@@ -138,12 +138,21 @@ CheckpointJob::Outcome CheckpointJob::Finish() {
 
 void CheckpointJob::GiveUp() {
   CHECK(running_);
+  snapshot_->Abandon();
+  // Not left to the file's thread: a disk that hangs keeps it, and nobody is to wait for that.
+  std::deque<Item> dropped;
   {
     const std::lock_guard lock(mutex_);
     given_up_ = true;
+    dropped.swap(queue_);
+    for (const Item& item : dropped) own_bytes_ -= item.own_bytes();
+    queue_bytes_.store(0, std::memory_order_relaxed);
+    server_.execution().snapshot_full.store(false, std::memory_order_relaxed);
   }
   work_.notify_one();
   pace_.notify_one();
+  for (Item& item : dropped) Free(item);
+  WakeLoops();
 }
 
 CheckpointJob::Outcome CheckpointJob::Cancel() {
@@ -308,7 +317,7 @@ void CheckpointJob::Push(Item item) {
   const uint64_t own_bytes = item.own_bytes();
   {
     const std::lock_guard lock(mutex_);
-    if (phase_ == Phase::kWriting) {
+    if (phase_ == Phase::kWriting && !given_up_) {
       queue_.push_back(std::move(item));
       item.value = nullptr;
       const uint64_t sum = queue_bytes_.load(std::memory_order_relaxed) + bytes;
@@ -407,6 +416,7 @@ Status CheckpointJob::Write() {
     bool wake = false;
     {
       const std::lock_guard lock(mutex_);
+      if (given_up_) return Status::Error(kGivenUp);  // nothing counts as queued any more
       const uint64_t left = queue_bytes_.load(std::memory_order_relaxed) - bytes;
       queue_bytes_.store(left, std::memory_order_seq_cst);
       own_bytes_ -= own_bytes;

@@ -87,7 +87,8 @@ class CheckpointJob : public SnapshotSink {
   // Brings the one that runs to its end, with its file, everybody else waiting. Then it is free().
   Outcome Finish();
   // Tells the one that runs to end without a file, which it does when the disk lets it: Settle then
-  // has its outcome. Its walk still goes on: the next cut needs every entry stamped.
+  // has its outcome. The queue is empty from here on, and no writer waits for it. Its walk still
+  // goes on: the next cut needs every entry stamped.
   void GiveUp();
   // The same, and waits for the end.
   Outcome Cancel();
@@ -196,7 +197,8 @@ class CheckpointJob : public SnapshotSink {
   bool given_up_ = false;  // to end without a file
   bool stopping_ = false;
   std::string watched_directory_;
-  uint64_t own_bytes_ = 0;  // of the queue, what is in memory for its sake only
+  // Of the queue and of what is being written, what is in memory for its sake only.
+  uint64_t own_bytes_ = 0;
 
   // Any thread; gauges and flags that loops look at, relaxed unless a wake-up depends on it.
   std::atomic<uint64_t> queue_bytes_{0}, queue_peak_bytes_{0}, file_bytes_{0};
