@@ -179,7 +179,7 @@ void CheckpointJob::WalkToTheEnd() {
   Keyspace& keyspace = server_.keyspace();
   for (uint32_t shard = 0; shard < keyspace.shard_count(); ++shard) {
     while (!snapshot_->Step(shard, kEntriesPerStep)) {
-      if (queue_bytes_.load(std::memory_order_relaxed) < kQueueBytes) continue;
+      if (!IsFull()) continue;
       std::unique_lock lock(mutex_);
       // The file's thread takes it under the same mutex once the queue is short.
       walkers_wait_.store(true, std::memory_order_seq_cst);
@@ -250,7 +250,7 @@ bool CheckpointJob::Walk(int loop) {
   const uint64_t end_cycles = __rdtsc() + quantum_cycles_;
   uint64_t now_cycles = 0;
   do {
-    if (queue_bytes_.load(std::memory_order_relaxed) >= kQueueBytes) {
+    if (IsFull()) {
       walkers_wait_.store(true, std::memory_order_seq_cst);
       // The file's thread may have looked before the flag was there.
       if (queue_bytes_.load(std::memory_order_seq_cst) >= kQueueLowBytes) return false;
@@ -264,7 +264,7 @@ bool CheckpointJob::Walk(int loop) {
     const uint64_t spent = now_cycles - begin_cycles;
     if (spent > step_cycles_max) {
       cursor.entries = std::max<size_t>(1, cursor.entries / 2);
-    } else if (spent < step_cycles_max / 2 && !done) {
+    } else if (spent < step_cycles_max / 2 && !done && !IsFull()) {
       cursor.entries = std::min(kEntriesPerStepMax, cursor.entries * 2);
     }
     if (done) {

@@ -6,7 +6,9 @@
 // written by a thread of its own from a bounded queue, which loops fill and never wait for.
 //
 // World-guarded, but for what a loop calls while IN (Walk), what the snapshot calls (Take), and the
-// gauges, which say so. Memory beyond the data: kQueueBytesMax and a chunk per shard.
+// gauges, which say so. Memory beyond the data: kQueueBytesMax and what each loop's last command
+// saved beyond it; kQueueBytes, and a value for each loop, of shares whose values were replaced
+// after the walk had shared them; a chunk per shard.
 #pragma once
 
 #include <atomic>
@@ -37,7 +39,7 @@ class CheckpointJob : public SnapshotSink {
   static constexpr uint64_t kQueueBytes = 16 << 20;
   // At this size whoever writes waits before the command runs, because it may have to save what it
   // changes. With the snapshot's chunks (16 KiB for each of 1024 shards) and the writer's buffers
-  // this stays below 64 MiB.
+  // this stays below 64 MiB, but for the shares of values that are replaced.
   static constexpr uint64_t kQueueBytesMax = 40 << 20;
   // The file is written no faster than this, so that the log's syncs on the same disk do not queue
   // up behind it: a quarter of what one NVMe drive writes, and more than most network disks do.
@@ -147,6 +149,9 @@ class CheckpointJob : public SnapshotSink {
   void Take(uint16_t shard, std::string effects, uint64_t entries) override;
   void TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
                  LargeString* value, bool stays) override;
+  bool IsFull() const override {
+    return queue_bytes_.load(std::memory_order_relaxed) >= kQueueBytes;
+  }
   void Push(Item item);
   static void Free(Item& item);
 
