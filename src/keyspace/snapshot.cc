@@ -79,20 +79,21 @@ Snapshot::~Snapshot() {
 
 bool Snapshot::Step(uint32_t shard, size_t entries) {
   Walk& walk = walks_[shard];
-  for (size_t walked = 0; walked < entries && !done(shard); FinishIfDone(shard)) {
+  for (; entries > 0 && !done(shard); FinishIfDone(shard)) {
     if (!walk.kept.empty()) {
       // First, for they hold memory.
       Kept& kept = walk.kept.back();
-      walked +=
-          WalkTable(shard, *kept.table, kept.name, /*stays=*/false, &kept.cursor, entries - walked);
-      if (kept.cursor == 0) Free(&walk, walk.kept.end() - 1);
+      if (WalkTable(shard, *kept.table, kept.name, /*stays=*/false, &kept.cursor, &entries)) {
+        Free(&walk, walk.kept.end() - 1);
+      }
     } else {
       CHECK_LT(walk.name, walk.names_end);
-      if (const Table* table = keyspace_.shard(shard).FindTable(DbOf(walk.name))) {
-        walked +=
-            WalkTable(shard, *table, walk.name, /*stays=*/true, &walk.cursor, entries - walked);
+      const Table* table = keyspace_.shard(shard).FindTable(DbOf(walk.name));
+      if (table == nullptr ||
+          WalkTable(shard, *table, walk.name, /*stays=*/true, &walk.cursor, &entries)) {
+        walk.cursor = 0;
+        ++walk.name;
       }
-      if (walk.cursor == 0) ++walk.name;
     }
   }
   Report(&walk);
@@ -100,13 +101,14 @@ bool Snapshot::Step(uint32_t shard, size_t entries) {
 }
 
 // Writes what is to be written of a table from the cursor on, about `entries` of them, and moves
-// the cursor on. Returns how much work it was, counted in entries.
+// the cursor on. Takes the work it was, counted in entries, off `entries`, and all of them where
+// the sink is full. True: the table is walked to its end.
 //
 // Buckets, entries and values lie anywhere in memory, so their way into the cache is what takes the
 // time. While a chain is written, the values of the one after it, the entries of the next and the
 // bucket of the one after that are under way.
-size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, bool stays,
-                           uint64_t* cursor, size_t entries) {
+bool Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, bool stays,
+                         uint64_t* cursor, size_t* entries) {
   struct Chain {
     Bucket* bucket = nullptr;  // null: behind the end
     uint64_t next = 0;         // the cursor behind it
@@ -129,16 +131,27 @@ size_t Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, bo
     __builtin_prefetch(fourth.bucket);
     FetchEntries(third.bucket);
     FetchValues(second.bucket);
-    Table::ForEachOfChain(now.bucket, [&](Table::Place place) {
+    // A value that is shared is quickly given, whatever its size, so that the time a step takes
+    // does not bound what it gives.
+    const bool whole = Table::ForEachOfChain(now.bucket, [&](Table::Place place) {
       Entry* entry = place.entry();
-      if (entry->epoch() != epoch_) Write(shard, name, entry, kLargeBytes, stays);
       ++work;
-      return true;
+      if (entry->epoch() == epoch_) return true;
+      return Write(shard, name, entry, kLargeBytes, stays) < kLargeBytes || !IsSinkFull();
     });
-    *cursor = now.next;
-    if (*cursor == 0 || work >= entries || walks_[shard].left == 0) return work;
+    if (whole) *cursor = now.next;  // or the next step passes over what it finds stamped
+    const bool ended = whole && *cursor == 0;
+    const bool full = !whole || IsSinkFull();
+    if (ended || full || work >= *entries || walks_[shard].left == 0) {
+      *entries = full ? 0 : *entries - std::min(*entries, work);
+      return ended;
+    }
     now = std::exchange(second, std::exchange(third, fourth));
   }
+}
+
+bool Snapshot::IsSinkFull() const {
+  return !abandoned_.load(std::memory_order_relaxed) && sink_.IsFull();
 }
 
 void Snapshot::Save(uint32_t shard, uint32_t db, Entry* entry) {

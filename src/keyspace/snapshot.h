@@ -36,6 +36,9 @@ class SnapshotSink {
   // keyspace, too, so that until it is changed there the share costs no memory.
   virtual void TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
                          LargeString* value, bool stays) = 0;
+  // Whether a walk is to rest: the Step under way ends behind what it has just given. What is saved
+  // comes nevertheless.
+  virtual bool IsFull() const { return false; }
 };
 
 class Snapshot {
@@ -58,7 +61,8 @@ class Snapshot {
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
 
-  // Walks about `entries` more entries of a shard, which the caller holds. True: the shard is done.
+  // Walks about `entries` more entries of a shard, which the caller holds, or fewer where the sink
+  // is full. True: the shard is done.
   bool Step(uint32_t shard, size_t entries);
   // Whether all of the shard is written, and given to the sink. Never untrue again. Any thread.
   // Acquire pairs with the release of who finished it.
@@ -120,8 +124,9 @@ class Snapshot {
 
   uint32_t NameOf(uint32_t db) const { return db < name_of_.size() ? name_of_[db] : db; }
   uint32_t DbOf(uint32_t name) const { return name < db_of_.size() ? db_of_[name] : name; }
-  size_t WalkTable(uint32_t shard, const Table& table, uint32_t name, bool stays, uint64_t* cursor,
-                   size_t entries);
+  bool WalkTable(uint32_t shard, const Table& table, uint32_t name, bool stays, uint64_t* cursor,
+                 size_t* entries);
+  bool IsSinkFull() const;
   size_t Write(uint32_t shard, uint32_t name, Entry* entry, size_t large_bytes, bool stays);
   void Free(Walk* walk, std::vector<Kept>::iterator first);
   void Flush(uint32_t shard);

@@ -122,7 +122,11 @@ std::optional<CheckpointJob::Outcome> CheckpointJob::Settle() {
 
 CheckpointJob::Outcome CheckpointJob::Finish() {
   CHECK(running_);
-  hurried_.store(true, std::memory_order_relaxed);
+  {
+    // Under the mutex, or the file's thread, between its look and its sleep, would miss the call.
+    const std::lock_guard lock(mutex_);
+    hurried_.store(true, std::memory_order_relaxed);
+  }
   pace_.notify_one();
   WalkToTheEnd();
   AwaitEnd();
@@ -134,12 +138,21 @@ CheckpointJob::Outcome CheckpointJob::Finish() {
 
 void CheckpointJob::GiveUp() {
   CHECK(running_);
+  snapshot_->Abandon();
+  // Not left to the file's thread: a disk that hangs keeps it, and nobody is to wait for that.
+  std::deque<Item> dropped;
   {
     const std::lock_guard lock(mutex_);
     given_up_ = true;
+    dropped.swap(queue_);
+    for (const Item& item : dropped) own_bytes_ -= item.own_bytes();
+    queue_bytes_.store(0, std::memory_order_relaxed);
+    server_.execution().snapshot_full.store(false, std::memory_order_relaxed);
   }
   work_.notify_one();
   pace_.notify_one();
+  for (Item& item : dropped) Free(item);
+  WakeLoops();
 }
 
 CheckpointJob::Outcome CheckpointJob::Cancel() {
@@ -166,7 +179,7 @@ void CheckpointJob::WalkToTheEnd() {
   Keyspace& keyspace = server_.keyspace();
   for (uint32_t shard = 0; shard < keyspace.shard_count(); ++shard) {
     while (!snapshot_->Step(shard, kEntriesPerStep)) {
-      if (queue_bytes_.load(std::memory_order_relaxed) < kQueueBytes) continue;
+      if (!IsFull()) continue;
       std::unique_lock lock(mutex_);
       // The file's thread takes it under the same mutex once the queue is short.
       walkers_wait_.store(true, std::memory_order_seq_cst);
@@ -237,7 +250,7 @@ bool CheckpointJob::Walk(int loop) {
   const uint64_t end_cycles = __rdtsc() + quantum_cycles_;
   uint64_t now_cycles = 0;
   do {
-    if (queue_bytes_.load(std::memory_order_relaxed) >= kQueueBytes) {
+    if (IsFull()) {
       walkers_wait_.store(true, std::memory_order_seq_cst);
       // The file's thread may have looked before the flag was there.
       if (queue_bytes_.load(std::memory_order_seq_cst) >= kQueueLowBytes) return false;
@@ -251,7 +264,7 @@ bool CheckpointJob::Walk(int loop) {
     const uint64_t spent = now_cycles - begin_cycles;
     if (spent > step_cycles_max) {
       cursor.entries = std::max<size_t>(1, cursor.entries / 2);
-    } else if (spent < step_cycles_max / 2 && !done) {
+    } else if (spent < step_cycles_max / 2 && !done && !IsFull()) {
       cursor.entries = std::min(kEntriesPerStepMax, cursor.entries * 2);
     }
     if (done) {
@@ -304,7 +317,7 @@ void CheckpointJob::Push(Item item) {
   const uint64_t own_bytes = item.own_bytes();
   {
     const std::lock_guard lock(mutex_);
-    if (phase_ == Phase::kWriting) {
+    if (phase_ == Phase::kWriting && !given_up_) {
       queue_.push_back(std::move(item));
       item.value = nullptr;
       const uint64_t sum = queue_bytes_.load(std::memory_order_relaxed) + bytes;
@@ -403,6 +416,7 @@ Status CheckpointJob::Write() {
     bool wake = false;
     {
       const std::lock_guard lock(mutex_);
+      if (given_up_) return Status::Error(kGivenUp);  // nothing counts as queued any more
       const uint64_t left = queue_bytes_.load(std::memory_order_relaxed) - bytes;
       queue_bytes_.store(left, std::memory_order_seq_cst);
       own_bytes_ -= own_bytes;
@@ -482,24 +496,23 @@ Status CheckpointJob::WaitUntilDurable() {
   wal::Log& log = *order_.log;
   const int64_t begin_us = RealClock().MonotonicUs();
   int64_t asked_us = 0;
-  const auto reached = [&] {
-    if (log.durable_lsn() >= order_.lsn) return true;
+  while (log.durable_lsn() < order_.lsn) {
+    // All from one copy: the log's writer may end the gap at any moment.
     const wal::Metrics metrics = log.metrics();
-    return metrics.awaits_checkpoint &&
-           (order_.lsn <= order_.gap_lsn || metrics.synced_lsn >= order_.lsn);
-  };
-  while (!reached()) {
+    if (metrics.awaits_checkpoint &&
+        (order_.lsn <= order_.gap_lsn || metrics.synced_lsn >= order_.lsn)) {
+      break;
+    }
     const int64_t now_us = RealClock().MonotonicUs();
     if (now_us - asked_us > kSyncAgainUs) {
       log.RequestSync();
       asked_us = now_us;
     }
-    const wal::State state = log.state();
-    if (state == wal::State::kStopped ||
-        (state == wal::State::kDegraded && !log.metrics().awaits_checkpoint)) {
+    if (metrics.state == wal::State::kStopped ||
+        (metrics.state == wal::State::kDegraded && !metrics.awaits_checkpoint)) {
       return Status::Error("the log stopped before what it had was durable");
     }
-    if (state == wal::State::kRefusing && hurried_.load(std::memory_order_relaxed)) {
+    if (metrics.state == wal::State::kRefusing && hurried_.load(std::memory_order_relaxed)) {
       return Status::Error("the log cannot be written at the moment");
     }
     if (now_us - begin_us > kDurableWaitUs) {

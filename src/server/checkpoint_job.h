@@ -6,7 +6,9 @@
 // written by a thread of its own from a bounded queue, which loops fill and never wait for.
 //
 // World-guarded, but for what a loop calls while IN (Walk), what the snapshot calls (Take), and the
-// gauges, which say so. Memory beyond the data: kQueueBytesMax and a chunk per shard.
+// gauges, which say so. Memory beyond the data: kQueueBytesMax and what each loop's last command
+// saved beyond it; kQueueBytes, and a value for each loop, of shares whose values were replaced
+// after the walk had shared them; a chunk per shard.
 #pragma once
 
 #include <atomic>
@@ -37,7 +39,7 @@ class CheckpointJob : public SnapshotSink {
   static constexpr uint64_t kQueueBytes = 16 << 20;
   // At this size whoever writes waits before the command runs, because it may have to save what it
   // changes. With the snapshot's chunks (16 KiB for each of 1024 shards) and the writer's buffers
-  // this stays below 64 MiB.
+  // this stays below 64 MiB, but for the shares of values that are replaced.
   static constexpr uint64_t kQueueBytesMax = 40 << 20;
   // The file is written no faster than this, so that the log's syncs on the same disk do not queue
   // up behind it: a quarter of what one NVMe drive writes, and more than most network disks do.
@@ -87,7 +89,8 @@ class CheckpointJob : public SnapshotSink {
   // Brings the one that runs to its end, with its file, everybody else waiting. Then it is free().
   Outcome Finish();
   // Tells the one that runs to end without a file, which it does when the disk lets it: Settle then
-  // has its outcome. Its walk still goes on: the next cut needs every entry stamped.
+  // has its outcome. The queue is empty from here on, and no writer waits for it. Its walk still
+  // goes on: the next cut needs every entry stamped.
   void GiveUp();
   // The same, and waits for the end.
   Outcome Cancel();
@@ -146,6 +149,9 @@ class CheckpointJob : public SnapshotSink {
   void Take(uint16_t shard, std::string effects, uint64_t entries) override;
   void TakeLarge(uint16_t shard, uint32_t db, std::string key, int64_t deadline_ms,
                  LargeString* value, bool stays) override;
+  bool IsFull() const override {
+    return queue_bytes_.load(std::memory_order_relaxed) >= kQueueBytes;
+  }
   void Push(Item item);
   static void Free(Item& item);
 
@@ -196,7 +202,8 @@ class CheckpointJob : public SnapshotSink {
   bool given_up_ = false;  // to end without a file
   bool stopping_ = false;
   std::string watched_directory_;
-  uint64_t own_bytes_ = 0;  // of the queue, what is in memory for its sake only
+  // Of the queue and of what is being written, what is in memory for its sake only.
+  uint64_t own_bytes_ = 0;
 
   // Any thread; gauges and flags that loops look at, relaxed unless a wake-up depends on it.
   std::atomic<uint64_t> queue_bytes_{0}, queue_peak_bytes_{0}, file_bytes_{0};
@@ -204,7 +211,8 @@ class CheckpointJob : public SnapshotSink {
   // Set by a loop that found the queue full before it looks for the last time, taken by the file's
   // thread when there is room: sequentially consistent against queue_bytes_.
   std::atomic<bool> walkers_wait_{false};
-  std::atomic<bool> hurried_{false};  // somebody waits for the file: no pacing
+  // Somebody waits for the file: no pacing. Set under mutex_, on which pace_ waits.
+  std::atomic<bool> hurried_{false};
   // The file's thread: how much of the file is paid for, or will be at that time.
   uint64_t paced_bytes_ = 0;
   int64_t pace_us_ = 0;

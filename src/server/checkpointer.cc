@@ -42,7 +42,9 @@ Status Checkpointer::CanBegin() const {
   if (server_.recovering()) {
     return Status::Error("ERR the data is still being recovered");
   }
-  if (log->state() == wal::State::kDegraded && !log->metrics().awaits_checkpoint) {
+  // From one copy: the log's writer may end the gap at any moment.
+  const wal::Metrics metrics = log->metrics();
+  if (metrics.state == wal::State::kDegraded && !metrics.awaits_checkpoint) {
     return Status::Error(
         "ERR the write-ahead log cannot be written at the moment; it goes on by itself, with a "
         "save, when it can");
@@ -94,10 +96,11 @@ void Checkpointer::Schedule(Reason reason) {
 Status Checkpointer::SaveNow(Reason reason) {
   if (save_running()) return Status::Error("ERR Background save already in progress");
   TRY(CanBegin());
-  if (server_.log()->state() == wal::State::kRefusing) {
+  if (const wal::Metrics metrics = server_.log()->metrics();
+      metrics.state == wal::State::kRefusing) {
     // Everybody would wait for a disk that does not work.
     return Status::Error("ERR the write-ahead log cannot be written at the moment: " +
-                         server_.log()->metrics().last_error);
+                         metrics.last_error);
   }
   if (running()) Record(job_.Finish());
   job_.Drain();

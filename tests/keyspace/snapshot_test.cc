@@ -97,6 +97,7 @@ class Recorder : public SnapshotSink {
     ++large_values;
     staying_values += stays;
   }
+  bool IsFull() const override { return large_.size() >= full_at; }
 
   void ReadLarge(size_t count) {
     for (; count > 0 && !large_.empty(); --count) {
@@ -114,6 +115,7 @@ class Recorder : public SnapshotSink {
   size_t short_chunks = 0;
   size_t large_values = 0;
   size_t staying_values = 0;  // of them
+  size_t full_at = SIZE_MAX;  // shares that it holds
 
  private:
   struct Large {
@@ -342,6 +344,51 @@ TEST(SnapshotTest, GivesChunksOfABoundedSize) {
   EXPECT_EQ(snapshot.entries_done(), 6000u);
 }
 
+// A share is given in no time, whatever the size of its value.
+TEST(SnapshotTest, AStepEndsWhereTheSinkIsFull) {
+  World world(1);
+  constexpr size_t kFullAt = 3;
+  for (int i = 0; i < 40; ++i) {
+    world.Set(0, "large" + std::to_string(i), std::string(Snapshot::kLargeBytes, 'v'));
+    world.Set(0, "small" + std::to_string(i), "value");
+    world.Set(1, "flushed" + std::to_string(i), std::string(Snapshot::kLargeBytes, 'v'));
+  }
+  const Model expected = ContentsOf(world.keyspace);
+  Recorder recorder(world.keyspace);
+  recorder.full_at = kFullAt;
+  {
+    Snapshot snapshot(world.keyspace, recorder);
+    world.keyspace.Detach(1);
+    int steps = 0;
+    for (bool done = false; !done; ++steps) {
+      const size_t before = recorder.large_values;
+      done = snapshot.Step(0, SIZE_MAX);
+      ASSERT_LE(recorder.large_values - before, kFullAt);
+      // Saved, if it was not walked yet.
+      world.Set(0, "large" + std::to_string(steps), "new");
+      recorder.ReadLarge(SIZE_MAX);
+    }
+    EXPECT_GE(steps, 20);
+  }
+  ExpectSame(recorder.found, expected);
+}
+
+// Nothing fills it any more.
+TEST(SnapshotTest, AFullSinkDoesNotHoldUpOneThatIsAbandoned) {
+  World world(1);
+  for (int i = 0; i < 40; ++i) {
+    world.Set(0, "large" + std::to_string(i), std::string(Snapshot::kLargeBytes, 'v'));
+  }
+  Recorder recorder(world.keyspace);
+  recorder.full_at = 1;
+  Snapshot snapshot(world.keyspace, recorder);
+  EXPECT_FALSE(snapshot.Step(0, SIZE_MAX));
+  EXPECT_EQ(recorder.large_values, 1u);
+  snapshot.Abandon();
+  EXPECT_TRUE(snapshot.Step(0, SIZE_MAX));
+  EXPECT_EQ(recorder.large_values, 1u);
+}
+
 TEST(SnapshotTest, GivesNothingOnceItIsAbandonedAndLeavesAllStamped) {
   World world(2);
   for (int i = 0; i < 2000; ++i) world.Set(0, "key" + std::to_string(i), std::string(100, 'v'));
@@ -389,6 +436,7 @@ class SnapshotRun {
 
     const Model expected = model_;
     Recorder recorder(world_.keyspace);
+    if (Below(2)) recorder.full_at = 1 + Below(3);
     auto snapshot = std::make_unique<Snapshot>(world_.keyspace, recorder);
     ASSERT_EQ(snapshot->entries_total(), expected.size());
     drift_ = static_cast<Drift>(Below(3));

@@ -145,6 +145,38 @@ TEST(CheckpointGapTest, ADiskThatHangsUnderAnOldOneHoldsNobodyUpWhenTheLogGoesOn
   EXPECT_EQ(life.Info("wal_checkpoint_reason"), "gap");
 }
 
+TEST(CheckpointGapTest, WritersDoNotWaitForTheQueueOfOneThatWasGivenUp) {
+  CheckpointTrouble disk;
+  Life life(disk, {"--wal-on-error", "degrade", "--auto-aof-rewrite-percentage", "0"});
+  const CheckpointTrouble::LetsGo lets_go{disk};
+  constexpr int kKeys = 100;
+  const std::string value(1 << 20, 'v');
+  for (int i = 0; i < kKeys; ++i) {
+    ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), value}), "+OK");
+  }
+  disk.Set(Trouble::kHangs);
+  ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+  ASSERT_TRUE(Eventually([&] { return disk.hanging(); }));
+  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+  ASSERT_EQ(life.Run("SET given up"), "+OK");
+  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+  // All of them are saved before they are replaced, for a file that does not take them.
+  test::RawSocket writer(life.server().unix_endpoint());
+  std::string commands;
+  for (int i = 0; i < kKeys; ++i) commands += "SET key" + std::to_string(i) + " short\r\n";
+  ASSERT_TRUE(writer.Send(commands));
+  ASSERT_TRUE(Eventually([&] { return life.Number("wal_checkpoint_writer_waits") > 0; }));
+  EXPECT_GE(life.Number("current_cow_size"), CheckpointJob::kQueueBytesMax);
+  disk.ClearFaults();
+  for (int i = 0; i < kKeys; ++i) ASSERT_EQ(writer.ReadLine(), "+OK\r\n") << i;
+  EXPECT_EQ(life.Info("rdb_bgsave_in_progress"), "1");  // the disk has not answered yet
+  EXPECT_LE(life.Number("current_cow_size"), 2u << 20);
+  disk.Set(Trouble::kNone);
+  ASSERT_TRUE(life.Becomes("wal_state", "running"));
+  EXPECT_EQ(life.Info("wal_checkpoint_reason"), "gap");
+  EXPECT_EQ(life.Number("current_cow_size"), 0u);
+}
+
 TEST(CheckpointGapTest, ALogThatBeginsLateBeginsWithOne) {
   SimDisk disk;
   std::string digest;
@@ -171,6 +203,19 @@ TEST(CheckpointGapTest, ALogThatBeginsLateBeginsWithOne) {
   life.AwaitRecovery();
   EXPECT_EQ(life.Digest(), digest);
   EXPECT_EQ(life.Run("GET without"), "$1");
+}
+
+// The log's writer ends the gap while the command looks at its state.
+TEST(CheckpointGapTest, ASaveRightBehindTheBeginOfALogSaves) {
+  SimDisk disk;
+  Life life(disk, {"--wal-enabled", "no"});
+  ASSERT_EQ(life.Run("SET key value"), "+OK");
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled yes"), "+OK");
+    ASSERT_EQ(life.Run("SAVE"), "+OK");
+    ASSERT_EQ(life.Run("SAVE"), "+OK");
+    ASSERT_EQ(life.Run("CONFIG SET wal-enabled no"), "+OK");
+  }
 }
 
 TEST(CheckpointGapTest, ALogThatWaitsForItsFirstOneHasNotFailed) {
