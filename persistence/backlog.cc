@@ -78,7 +78,6 @@ void LogBacklog::CutStages(const Plan& plan) {
   std::vector<SegmentPart> parts;
   for (const Plan::Segment& segment : plan.segments) {
     const uint64_t number = segment.info.number;
-    segment_paths_[number] = segment.info.path;
     const uint64_t end = bytes + segment.end - kSegmentHeaderBytes;
     uint64_t begin_offset = kSegmentHeaderBytes;
     for (; next < end && units_ > 1; next += window) {
@@ -93,26 +92,59 @@ void LogBacklog::CutStages(const Plan& plan) {
   stages_.push_back({~uint64_t{0}, ~uint64_t{0}, total_bytes_, std::move(parts)});
 }
 
-// What cannot be read is taken from the mapping, page by page.
-void LogBacklog::ReadStage(size_t number) {
-  if (number != stages_read_ || number >= stages_.size()) return;
-  ++stages_read_;
+// Where the records stand that a part of a stage replays: those that its INDEX frames tell of begin
+// behind the last INDEX frame before it.
+Result<SegmentPart> LogBacklog::PartToRead(const SegmentPart& part, Source** source) {
+  const Level& level = *TRY(LevelAt(0));
+  const auto found = std::partition_point(
+      level.sources.begin(), level.sources.end(),
+      [&](const auto& each) { return each->segment.info.number < part.segment_number; });
+  *source = found->get();
+  TRY(Prepare(**source, level.plan.checkpoint_lsn()));
+  if ((*source)->segment.places != nullptr) return part;
+  SegmentPart told = {part.segment_number, kSegmentHeaderBytes, kSegmentHeaderBytes};
+  for (const Source::Index& index : (*source)->indexes) {
+    if (index.offset < part.begin) told.begin = index.offset;
+    if (index.offset < part.end) told.end = index.offset;
+  }
+  return told;
+}
+
+// What cannot be read, or is too much, is taken from the mapping, page by page.
+Status LogBacklog::ReadStage(size_t number) {
+  if (number >= stages_.size()) return Status::Ok();
   std::shared_ptr<ReadAhead>& read = reads_[number % kReadAheads];
-  if (read == nullptr || read.use_count() > 1) read = std::make_shared<ReadAhead>();
+  if (read != nullptr && read->stage >= number) return Status::Ok();
+  if (read == nullptr || read.use_count() > 1)
+    read = std::make_shared<ReadAhead>(ReadAhead{number});
+  read->stage = number;
   read->parts.clear();
+  struct Wanted {
+    SegmentPart place;
+    const Source* source;
+  };
+  std::vector<Wanted> wanted;
   uint64_t bytes = 0;
-  for (const SegmentPart& part : stages_[number].parts) bytes += part.end - part.begin;
+  for (const SegmentPart& part : stages_[number].parts) {
+    Source* source = nullptr;
+    SegmentPart place = TRY(PartToRead(part, &source));
+    const uint64_t size = std::min(place.end - place.begin, kReadAheadBytesMax - bytes);
+    place.begin = place.end - size;
+    bytes += size;
+    if (size > 0) wanted.push_back({place, source});
+  }
   if (read->memory.size() < bytes) read->memory.resize(bytes);
   char* at = read->memory.data();
-  for (const SegmentPart& part : stages_[number].parts) {
-    const size_t size = part.end - part.begin;
-    auto file = disk_.Open(segment_paths_[part.segment_number], OpenMode::kRead);
+  for (const auto& [place, source] : wanted) {
+    const size_t size = place.end - place.begin;
+    auto file = disk_.Open(source->segment.info.path, OpenMode::kRead);
     if (!file.ok()) continue;
-    const auto got = (*file)->ReadAt(part.begin, {at, size});
+    const auto got = (*file)->ReadAt(place.begin, {at, size});
     if (!got.ok() || *got != size) continue;
-    read->parts.push_back({part, at});
+    read->parts.push_back({place, at});
     at += size;
   }
+  return Status::Ok();
 }
 
 std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
@@ -302,7 +334,7 @@ Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offse
 Status LogBacklog::FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call) {
   call.offsets.clear();
   if (source.segment.places != nullptr) {
-    if (std::exchange(*done, 1) == 0) source.segment.places->Offsets(call.unit, &call.offsets);
+    source.segment.places->Offsets(call.unit, std::exchange(*done, end), end, &call.offsets);
     return Status::Ok();
   }
   const uint64_t shards = source.segment.info.identity.shard_count;
@@ -539,18 +571,18 @@ Result<bool> LogBacklog::NextPiece(Piece* piece) {
   const bool begins = stage != piece->stage;
   piece->unit = static_cast<uint32_t>(number % units_);
   piece->stage = stage;
-  if (begins) piece->read.reset();
-  if (stage >= stages_.size()) return false;
-  if (units_ == 1) return true;
+  const bool ended = stage >= stages_.size();
+  if (units_ == 1) return !ended;
   // The next stage is read by one while the others are still at this one.
   if (begins || piece->unit == units_ / 2) {
     const std::lock_guard lock(reads_mutex_);
-    ReadStage(piece->unit == units_ / 2 ? stage + 1 : stage);
-    if (begins && stage < stages_read_ && stages_read_ - stage <= kReadAheads) {
-      piece->read = reads_[stage % kReadAheads];
-    }
+    if (begins) piece->read.reset();
+    if (ended) return false;
+    TRY(ReadStage(piece->unit == units_ / 2 ? stage + 1 : stage));
+    const std::shared_ptr<ReadAhead>& read = reads_[stage % kReadAheads];
+    if (begins && read != nullptr && read->stage == stage) piece->read = read;
   }
-  return true;
+  return !ended;
 }
 
 Status LogBacklog::ReplayInOrder(const std::function<Status(const RecordView&)>& apply) {

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -41,8 +40,10 @@ constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
 // look at its table) is shared by as many.
 constexpr uint64_t kStageBytesMin = uint64_t{4} << 20;
 constexpr uint64_t kStageRecordsPerUnit = 64;
-// Of each stage that is worked on, and of the next one, so much is in memory twice.
 constexpr uint64_t kStageBytesMax = uint64_t{16} << 20;
+// Of each stage that is worked on, and of the next one, so much is in memory twice at most: what
+// its INDEX frames tell of may begin as far before it as they are apart.
+constexpr uint64_t kReadAheadBytesMax = kStageBytesMax + kIndexedBytes;
 constexpr size_t kReadAheads = 3;
 // Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
 // are asked for ahead of the one being applied, each by its first lines; and of one that is so near
@@ -81,8 +82,9 @@ struct ReadAhead {
     SegmentPart place;
     const char* bytes;
   };
-  std::string memory;
-  std::vector<Part> parts;
+  size_t stage;
+  std::string memory = {};
+  std::vector<Part> parts = {};
 
   const Part* Find(uint64_t segment_number) const {
     for (const Part& part : parts) {
@@ -229,8 +231,8 @@ class LogBacklog final : public Backlog {
   struct UnitState {
     Level* level = nullptr;  // null: not begun
     Lsn last_lsn = 0;
-    // In any order: the source it is at, and how many of its INDEX frames are done, or whether its
-    // places are; and of all bytes those that are behind it.
+    // In any order: the source it is at, and how many of its INDEX frames are done, or where its
+    // places tell, up to which offset; and of all bytes those that are behind it.
     size_t source = 0;
     size_t done_of_source = 0;
     uint64_t bytes = 0;
@@ -267,9 +269,11 @@ class LogBacklog final : public Backlog {
   void CutStages(const Plan& plan);
   Status ReplayStage(const Stage& stage, UnitState* state, Call& call);
   // The unit's records that INDEX frames before `end` tell of, from the one numbered *done on, in
-  // their order; *done is set to the first one that is left.
+  // their order; *done is set to the first one that is left. Where places tell, those from the
+  // offset *done to `end`.
   Status FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call);
-  void ReadStage(size_t number);
+  Status ReadStage(size_t number);
+  Result<SegmentPart> PartToRead(const SegmentPart& part, Source** source);
   Status ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
   void ReplayRing(const Plan& plan, Call& call);
   void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
@@ -322,8 +326,6 @@ class LogBacklog final : public Backlog {
   // Of the stage with this number modulo kReadAheads; memory that no piece has any more is used
   // again.
   std::array<std::shared_ptr<ReadAhead>, kReadAheads> reads_;
-  size_t stages_read_ = 0;
-  std::map<uint64_t, std::string> segment_paths_;  // by number; constant
 
   // Of a log with PACKs. `turn_` is constant while units are left in it; the rest is under
   // turn_mutex_.
