@@ -262,10 +262,7 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
                                                           kBlockBytes);
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
-    auto places = std::make_unique<Places>(std::max(info.identity.shard_count, 1u), units_);
-    TRY(ReadThrough(source, checkpoint_lsn, places.get()));
-    places->Finish();
-    source.segment.places = std::move(places);
+    source.segment.places = TRY(MakePlaces(source, checkpoint_lsn));
   }
   source.prepared.store(true, std::memory_order_release);
   return Status::Ok();
@@ -318,6 +315,14 @@ Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* place
   }
 }
 
+Result<std::unique_ptr<Places>> LogBacklog::MakePlaces(Source& source, Lsn checkpoint_lsn) {
+  const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
+  auto places = std::make_unique<Places>(shard_count, units_);
+  TRY(ReadThrough(source, checkpoint_lsn, places.get()));
+  places->Finish();
+  return places;
+}
+
 // A record that should stand at `offset`, behind the LSN `before`, does not check. Reading the
 // whole segment tells which records are lost; it is done once for all that is bad in it.
 Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before) {
@@ -331,33 +336,48 @@ Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offse
                   "a record that is there could not be read when it was its turn");
 }
 
-Status LogBacklog::FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call) {
+Status LogBacklog::FindOffsets(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
+                               Call& call) {
   call.offsets.clear();
   if (source.segment.places != nullptr) {
     source.segment.places->Offsets(call.unit, std::exchange(*done, end), end, &call.offsets);
     return Status::Ok();
   }
-  const uint64_t shards = source.segment.info.identity.shard_count;
   for (; *done < source.indexes.size() && source.indexes[*done].offset < end; ++*done) {
-    const IndexView& index = source.indexes[*done].view;
-    const size_t begin = call.offsets.size();
-    int lists = 0;
-    const auto add = [&](uint16_t shard) -> Status {
-      const size_t before = call.offsets.size();
-      TRY(index.Offsets(shard, &call.offsets));
-      if (call.offsets.size() > before) ++lists;
-      return Status::Ok();
-    };
-    for (uint64_t shard = call.unit * shards / units_; shard < (call.unit + 1) * shards / units_;
-         ++shard) {
-      TRY(add(static_cast<uint16_t>(shard)));
+    const Source::Index& index = source.indexes[*done];
+    const size_t before = call.offsets.size();
+    if (TakeIndex(source, index.view, call).ok()) [[likely]]
+      continue;
+    call.offsets.resize(before);
+    std::lock_guard guard(source.mutex);
+    if (source.read_places == nullptr) {
+      source.read_places = TRY(MakePlaces(source, checkpoint_lsn));
     }
-    TRY(add(kBroadcastShard));
-    if (lists < 2) continue;
-    const auto first = call.offsets.begin() + static_cast<ptrdiff_t>(begin);
-    std::sort(first, call.offsets.end());
-    call.offsets.erase(std::unique(first, call.offsets.end()), call.offsets.end());
+    source.read_places->Offsets(call.unit, *done == 0 ? 0 : source.indexes[*done - 1].offset,
+                                index.offset, &call.offsets);
   }
+  return Status::Ok();
+}
+
+Status LogBacklog::TakeIndex(const Source& source, const IndexView& index, Call& call) {
+  const uint64_t shards = source.segment.info.identity.shard_count;
+  const size_t begin = call.offsets.size();
+  int lists = 0;
+  const auto add = [&](uint16_t shard) -> Status {
+    const size_t before = call.offsets.size();
+    TRY(index.Offsets(shard, &call.offsets));
+    if (call.offsets.size() > before) ++lists;
+    return Status::Ok();
+  };
+  for (uint64_t shard = call.unit * shards / units_; shard < (call.unit + 1) * shards / units_;
+       ++shard) {
+    TRY(add(static_cast<uint16_t>(shard)));
+  }
+  TRY(add(kBroadcastShard));
+  if (lists < 2) return Status::Ok();
+  const auto first = call.offsets.begin() + static_cast<ptrdiff_t>(begin);
+  std::sort(first, call.offsets.end());
+  call.offsets.erase(std::unique(first, call.offsets.end()), call.offsets.end());
   return Status::Ok();
 }
 
@@ -375,7 +395,7 @@ void LogBacklog::RememberChecked(const Source& source, uint64_t offset) {
 Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
                                 Call& call) {
   TRY(Prepare(source, checkpoint_lsn));
-  TRY(FindOffsets(source, end, done, call));
+  TRY(FindOffsets(source, checkpoint_lsn, end, done, call));
   const std::vector<uint64_t>& offsets = call.offsets;
   const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
   const ReadAhead::Part* const read =

@@ -111,6 +111,9 @@ struct Source {
   enum class Block : uint8_t { kUnknown, kLoaded, kDamaged };
   std::vector<std::atomic<Block>> blocks;
 
+  // Made where a list of an INDEX frame turns out to be malformed; under `mutex`.
+  std::unique_ptr<Places> read_places;
+
   Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
 
   // False: the disk does not give these bytes.
@@ -271,7 +274,10 @@ class LogBacklog final : public Backlog {
   // The unit's records that INDEX frames before `end` tell of, from the one numbered *done on, in
   // their order; *done is set to the first one that is left. Where places tell, those from the
   // offset *done to `end`.
-  Status FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call);
+  Status FindOffsets(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
+  // The same of one INDEX frame.
+  Status TakeIndex(const Source& source, const IndexView& index, Call& call);
+  Result<std::unique_ptr<Places>> MakePlaces(Source& source, Lsn checkpoint_lsn);
   Status ReadStage(size_t number);
   Result<SegmentPart> PartToRead(const SegmentPart& part, Source** source);
   Status ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
