@@ -710,9 +710,14 @@ void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
 // Once, whoever meets it first.
 void LogBacklog::NoteWarning(const std::string& text) {
   std::lock_guard guard(report_mutex_);
+  AddWarning(text);
+}
+
+// report_mutex_ is held.
+void LogBacklog::AddWarning(const std::string& text) {
   auto& warnings = report_.warnings;
-  const bool told = std::find(warnings.begin(), warnings.end(), text) != warnings.end();
-  if (!told && warnings.size() < kWarningsMax) warnings.push_back(text);
+  if (warnings.size() >= kWarningsMax) return;
+  if (std::find(warnings.begin(), warnings.end(), text) == warnings.end()) warnings.push_back(text);
 }
 
 void LogBacklog::Finish(const Tally& tally, uint32_t units) {
@@ -720,9 +725,8 @@ void LogBacklog::Finish(const Tally& tally, uint32_t units) {
   report_.entries_recovered += tally.recovered;
   report_.entries_skipped += tally.skipped;
   report_.ring_entries_recovered += tally.of_ring;
-  for (const std::string& warning : tally.warnings) {
-    if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(warning);
-  }
+  // What concerns several units is met by each of them.
+  for (const std::string& warning : tally.warnings) AddWarning(warning);
   units_done_ += units;
   if (units_done_ < units_) return;
   done_bytes_.store(total_bytes_, std::memory_order_relaxed);
