@@ -381,15 +381,15 @@ Status LogBacklog::TakeIndex(const Source& source, const IndexView& index, Call&
   return Status::Ok();
 }
 
-bool LogBacklog::IsChecked(const Source& source, uint64_t offset) {
+bool LogBacklog::IsChecked(const Checked& transaction) {
   std::lock_guard guard(checked_mutex_);
-  return checked_.count({source.segment.info.number, offset}) != 0;
+  return checked_.count(transaction) != 0;
 }
 
-void LogBacklog::RememberChecked(const Source& source, uint64_t offset) {
+void LogBacklog::RememberChecked(const Checked& transaction) {
   std::lock_guard guard(checked_mutex_);
   if (checked_.size() >= kCheckedTxnsMax) checked_.clear();
-  checked_.insert({source.segment.info.number, offset});
+  checked_.insert(transaction);
 }
 
 Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
@@ -418,9 +418,10 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
     if (good) {
       const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
                          header.length > kLargeTxnBytes && units_ > 1;
-      if (!large || !IsChecked(source, offset)) {
+      const Checked copy = {source.segment.info.number, offset, frame.data()};
+      if (!large || !IsChecked(copy)) {
         good = source.Checks(offset, header, frame);
-        if (good && large) RememberChecked(source, offset);
+        if (good && large) RememberChecked(copy);
       }
     }
     if (!good || !IsRecord(header.type) || header.lsn <= call.last_lsn ||

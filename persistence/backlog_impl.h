@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <compare>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -306,8 +307,15 @@ class LogBacklog final : public Backlog {
   void BeginSources();
   void Fail(const Status& status);
 
-  bool IsChecked(const Source& source, uint64_t offset);
-  void RememberChecked(const Source& source, uint64_t offset);
+  // A large transaction, in the copy that was checked: the mapping, or what has been read ahead.
+  struct Checked {
+    uint64_t segment_number;
+    uint64_t offset;
+    const char* bytes;
+    auto operator<=>(const Checked&) const = default;
+  };
+  bool IsChecked(const Checked& transaction);
+  void RememberChecked(const Checked& transaction);
 
   Disk& disk_;
   const Options options_;
@@ -324,7 +332,7 @@ class LogBacklog final : public Backlog {
   std::vector<std::unique_ptr<Level>> levels_;
 
   std::mutex checked_mutex_;
-  std::set<std::pair<uint64_t, uint64_t>> checked_;  // segment number, offset
+  std::set<Checked> checked_;
 
   std::vector<UnitState> unit_states_;
   std::vector<Stage> stages_;            // constant; in any order
