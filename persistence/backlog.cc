@@ -182,10 +182,12 @@ Result<Level*> LogBacklog::LevelAt(size_t depth) {
     known.ring = newest.plan.ring;
     known.ring_shard_count = newest.plan.ring_shard_count;
     RecoveryReport found;
+    found.lost_max = kToldRangesMax;  // what has been told already is picked out of them
     Plan plan = TRY(ReadPlanFrom(disk_, options_, known, units_, checkpoint, &found));
     for (const RecoveryReport::LostRange& lost : found.lost) {
       TRY(NoteLost(lost.first, lost.last, lost.where, "it is needed for want of a checkpoint"));
     }
+    NoteMoreLost(found);
     for (const std::string& text : plan.gap_losses) NoteWarning(text);
     levels_.push_back(MakeLevel(std::move(plan)));
   }
@@ -693,6 +695,16 @@ Status LogBacklog::NoteLost(Lsn first, Lsn last, const std::string& where,
                          : "; going on behind it (the result may be a state that never was)";
   if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(std::move(text));
   return Status::Ok();
+}
+
+// Counts what was found lost and not kept apart.
+void LogBacklog::NoteMoreLost(const RecoveryReport& found) {
+  if (found.lost_more == 0) return;
+  RecoveryReport kept;
+  for (const RecoveryReport::LostRange& lost : found.lost) kept.NoteLost(lost.first, lost.last, {});
+  std::lock_guard guard(report_mutex_);
+  report_.lost_more += found.lost_more;
+  report_.corrupted_entries += found.corrupted_entries - kept.corrupted_entries;
 }
 
 void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,

@@ -292,6 +292,7 @@ class LogBacklog final : public Backlog {
       const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take);
   Status NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn);
   Status NoteLost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
+  void NoteMoreLost(const RecoveryReport& found);
   void NoteWarning(const std::string& text);
   void AddWarning(const std::string& text);
   void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
