@@ -78,7 +78,6 @@ void LogBacklog::CutStages(const Plan& plan) {
   std::vector<SegmentPart> parts;
   for (const Plan::Segment& segment : plan.segments) {
     const uint64_t number = segment.info.number;
-    segment_paths_[number] = segment.info.path;
     const uint64_t end = bytes + segment.end - kSegmentHeaderBytes;
     uint64_t begin_offset = kSegmentHeaderBytes;
     for (; next < end && units_ > 1; next += window) {
@@ -93,26 +92,59 @@ void LogBacklog::CutStages(const Plan& plan) {
   stages_.push_back({~uint64_t{0}, ~uint64_t{0}, total_bytes_, std::move(parts)});
 }
 
-// What cannot be read is taken from the mapping, page by page.
-void LogBacklog::ReadStage(size_t number) {
-  if (number != stages_read_ || number >= stages_.size()) return;
-  ++stages_read_;
+// Where the records stand that a part of a stage replays: those that its INDEX frames tell of begin
+// behind the last INDEX frame before it.
+Result<SegmentPart> LogBacklog::PartToRead(const SegmentPart& part, Source** source) {
+  const Level& level = *TRY(LevelAt(0));
+  const auto found = std::partition_point(
+      level.sources.begin(), level.sources.end(),
+      [&](const auto& each) { return each->segment.info.number < part.segment_number; });
+  *source = found->get();
+  TRY(Prepare(**source, level.plan.checkpoint_lsn()));
+  if ((*source)->segment.places != nullptr) return part;
+  SegmentPart told = {part.segment_number, kSegmentHeaderBytes, kSegmentHeaderBytes};
+  for (const Source::Index& index : (*source)->indexes) {
+    if (index.offset < part.begin) told.begin = index.offset;
+    if (index.offset < part.end) told.end = index.offset;
+  }
+  return told;
+}
+
+// What cannot be read, or is too much, is taken from the mapping, page by page.
+Status LogBacklog::ReadStage(size_t number) {
+  if (number >= stages_.size()) return Status::Ok();
   std::shared_ptr<ReadAhead>& read = reads_[number % kReadAheads];
-  if (read == nullptr || read.use_count() > 1) read = std::make_shared<ReadAhead>();
+  if (read != nullptr && read->stage >= number) return Status::Ok();
+  if (read == nullptr || read.use_count() > 1)
+    read = std::make_shared<ReadAhead>(ReadAhead{number});
+  read->stage = number;
   read->parts.clear();
+  struct Wanted {
+    SegmentPart place;
+    const Source* source;
+  };
+  std::vector<Wanted> wanted;
   uint64_t bytes = 0;
-  for (const SegmentPart& part : stages_[number].parts) bytes += part.end - part.begin;
+  for (const SegmentPart& part : stages_[number].parts) {
+    Source* source = nullptr;
+    SegmentPart place = TRY(PartToRead(part, &source));
+    const uint64_t size = std::min(place.end - place.begin, kReadAheadBytesMax - bytes);
+    place.begin = place.end - size;
+    bytes += size;
+    if (size > 0) wanted.push_back({place, source});
+  }
   if (read->memory.size() < bytes) read->memory.resize(bytes);
   char* at = read->memory.data();
-  for (const SegmentPart& part : stages_[number].parts) {
-    const size_t size = part.end - part.begin;
-    auto file = disk_.Open(segment_paths_[part.segment_number], OpenMode::kRead);
+  for (const auto& [place, source] : wanted) {
+    const size_t size = place.end - place.begin;
+    auto file = disk_.Open(source->segment.info.path, OpenMode::kRead);
     if (!file.ok()) continue;
-    const auto got = (*file)->ReadAt(part.begin, {at, size});
+    const auto got = (*file)->ReadAt(place.begin, {at, size});
     if (!got.ok() || *got != size) continue;
-    read->parts.push_back({part, at});
+    read->parts.push_back({place, at});
     at += size;
   }
+  return Status::Ok();
 }
 
 std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
@@ -150,10 +182,12 @@ Result<Level*> LogBacklog::LevelAt(size_t depth) {
     known.ring = newest.plan.ring;
     known.ring_shard_count = newest.plan.ring_shard_count;
     RecoveryReport found;
+    found.lost_max = kToldRangesMax;  // what has been told already is picked out of them
     Plan plan = TRY(ReadPlanFrom(disk_, options_, known, units_, checkpoint, &found));
     for (const RecoveryReport::LostRange& lost : found.lost) {
       TRY(NoteLost(lost.first, lost.last, lost.where, "it is needed for want of a checkpoint"));
     }
+    NoteMoreLost(found);
     for (const std::string& text : plan.gap_losses) NoteWarning(text);
     levels_.push_back(MakeLevel(std::move(plan)));
   }
@@ -230,10 +264,7 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
                                                           kBlockBytes);
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
-    auto places = std::make_unique<Places>(std::max(info.identity.shard_count, 1u), units_);
-    TRY(ReadThrough(source, checkpoint_lsn, places.get()));
-    places->Finish();
-    source.segment.places = std::move(places);
+    source.segment.places = TRY(MakePlaces(source, checkpoint_lsn));
   }
   source.prepared.store(true, std::memory_order_release);
   return Status::Ok();
@@ -286,6 +317,14 @@ Status LogBacklog::ReadThrough(Source& source, Lsn checkpoint_lsn, Places* place
   }
 }
 
+Result<std::unique_ptr<Places>> LogBacklog::MakePlaces(Source& source, Lsn checkpoint_lsn) {
+  const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
+  auto places = std::make_unique<Places>(shard_count, units_);
+  TRY(ReadThrough(source, checkpoint_lsn, places.get()));
+  places->Finish();
+  return places;
+}
+
 // A record that should stand at `offset`, behind the LSN `before`, does not check. Reading the
 // whole segment tells which records are lost; it is done once for all that is bad in it.
 Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before) {
@@ -299,51 +338,66 @@ Status LogBacklog::TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offse
                   "a record that is there could not be read when it was its turn");
 }
 
-Status LogBacklog::FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call) {
+Status LogBacklog::FindOffsets(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
+                               Call& call) {
   call.offsets.clear();
   if (source.segment.places != nullptr) {
-    if (std::exchange(*done, 1) == 0) source.segment.places->Offsets(call.unit, &call.offsets);
+    source.segment.places->Offsets(call.unit, std::exchange(*done, end), end, &call.offsets);
     return Status::Ok();
   }
-  const uint64_t shards = source.segment.info.identity.shard_count;
   for (; *done < source.indexes.size() && source.indexes[*done].offset < end; ++*done) {
-    const IndexView& index = source.indexes[*done].view;
-    const size_t begin = call.offsets.size();
-    int lists = 0;
-    const auto add = [&](uint16_t shard) -> Status {
-      const size_t before = call.offsets.size();
-      TRY(index.Offsets(shard, &call.offsets));
-      if (call.offsets.size() > before) ++lists;
-      return Status::Ok();
-    };
-    for (uint64_t shard = call.unit * shards / units_; shard < (call.unit + 1) * shards / units_;
-         ++shard) {
-      TRY(add(static_cast<uint16_t>(shard)));
+    const Source::Index& index = source.indexes[*done];
+    const size_t before = call.offsets.size();
+    if (TakeIndex(source, index.view, call).ok()) [[likely]]
+      continue;
+    call.offsets.resize(before);
+    std::lock_guard guard(source.mutex);
+    if (source.read_places == nullptr) {
+      source.read_places = TRY(MakePlaces(source, checkpoint_lsn));
     }
-    TRY(add(kBroadcastShard));
-    if (lists < 2) continue;
-    const auto first = call.offsets.begin() + static_cast<ptrdiff_t>(begin);
-    std::sort(first, call.offsets.end());
-    call.offsets.erase(std::unique(first, call.offsets.end()), call.offsets.end());
+    source.read_places->Offsets(call.unit, *done == 0 ? 0 : source.indexes[*done - 1].offset,
+                                index.offset, &call.offsets);
   }
   return Status::Ok();
 }
 
-bool LogBacklog::IsChecked(const Source& source, uint64_t offset) {
-  std::lock_guard guard(checked_mutex_);
-  return checked_.count({source.segment.info.number, offset}) != 0;
+Status LogBacklog::TakeIndex(const Source& source, const IndexView& index, Call& call) {
+  const uint64_t shards = source.segment.info.identity.shard_count;
+  const size_t begin = call.offsets.size();
+  int lists = 0;
+  const auto add = [&](uint16_t shard) -> Status {
+    const size_t before = call.offsets.size();
+    TRY(index.Offsets(shard, &call.offsets));
+    if (call.offsets.size() > before) ++lists;
+    return Status::Ok();
+  };
+  for (uint64_t shard = call.unit * shards / units_; shard < (call.unit + 1) * shards / units_;
+       ++shard) {
+    TRY(add(static_cast<uint16_t>(shard)));
+  }
+  TRY(add(kBroadcastShard));
+  if (lists < 2) return Status::Ok();
+  const auto first = call.offsets.begin() + static_cast<ptrdiff_t>(begin);
+  std::sort(first, call.offsets.end());
+  call.offsets.erase(std::unique(first, call.offsets.end()), call.offsets.end());
+  return Status::Ok();
 }
 
-void LogBacklog::RememberChecked(const Source& source, uint64_t offset) {
+bool LogBacklog::IsChecked(const Checked& transaction) {
+  std::lock_guard guard(checked_mutex_);
+  return checked_.count(transaction) != 0;
+}
+
+void LogBacklog::RememberChecked(const Checked& transaction) {
   std::lock_guard guard(checked_mutex_);
   if (checked_.size() >= kCheckedTxnsMax) checked_.clear();
-  checked_.insert({source.segment.info.number, offset});
+  checked_.insert(transaction);
 }
 
 Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
                                 Call& call) {
   TRY(Prepare(source, checkpoint_lsn));
-  TRY(FindOffsets(source, end, done, call));
+  TRY(FindOffsets(source, checkpoint_lsn, end, done, call));
   const std::vector<uint64_t>& offsets = call.offsets;
   const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
   const ReadAhead::Part* const read =
@@ -366,9 +420,10 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
     if (good) {
       const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
                          header.length > kLargeTxnBytes && units_ > 1;
-      if (!large || !IsChecked(source, offset)) {
+      const Checked copy = {source.segment.info.number, offset, frame.data()};
+      if (!large || !IsChecked(copy)) {
         good = source.Checks(offset, header, frame);
-        if (good && large) RememberChecked(source, offset);
+        if (good && large) RememberChecked(copy);
       }
     }
     if (!good || !IsRecord(header.type) || header.lsn <= call.last_lsn ||
@@ -539,18 +594,18 @@ Result<bool> LogBacklog::NextPiece(Piece* piece) {
   const bool begins = stage != piece->stage;
   piece->unit = static_cast<uint32_t>(number % units_);
   piece->stage = stage;
-  if (begins) piece->read.reset();
-  if (stage >= stages_.size()) return false;
-  if (units_ == 1) return true;
+  const bool ended = stage >= stages_.size();
+  if (units_ == 1) return !ended;
   // The next stage is read by one while the others are still at this one.
   if (begins || piece->unit == units_ / 2) {
     const std::lock_guard lock(reads_mutex_);
-    ReadStage(piece->unit == units_ / 2 ? stage + 1 : stage);
-    if (begins && stage < stages_read_ && stages_read_ - stage <= kReadAheads) {
-      piece->read = reads_[stage % kReadAheads];
-    }
+    if (begins) piece->read.reset();
+    if (ended) return false;
+    TRY(ReadStage(piece->unit == units_ / 2 ? stage + 1 : stage));
+    const std::shared_ptr<ReadAhead>& read = reads_[stage % kReadAheads];
+    if (begins && read != nullptr && read->stage == stage) piece->read = read;
   }
-  return true;
+  return !ended;
 }
 
 Status LogBacklog::ReplayInOrder(const std::function<Status(const RecordView&)>& apply) {
@@ -642,6 +697,16 @@ Status LogBacklog::NoteLost(Lsn first, Lsn last, const std::string& where,
   return Status::Ok();
 }
 
+// Counts what was found lost and not kept apart.
+void LogBacklog::NoteMoreLost(const RecoveryReport& found) {
+  if (found.lost_more == 0) return;
+  RecoveryReport kept;
+  for (const RecoveryReport::LostRange& lost : found.lost) kept.NoteLost(lost.first, lost.last, {});
+  std::lock_guard guard(report_mutex_);
+  report_.lost_more += found.lost_more;
+  report_.corrupted_entries += found.corrupted_entries - kept.corrupted_entries;
+}
+
 void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
                                        const std::string& problem) {
   const bool older = depth < fallbacks_.size();
@@ -658,9 +723,14 @@ void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
 // Once, whoever meets it first.
 void LogBacklog::NoteWarning(const std::string& text) {
   std::lock_guard guard(report_mutex_);
+  AddWarning(text);
+}
+
+// report_mutex_ is held.
+void LogBacklog::AddWarning(const std::string& text) {
   auto& warnings = report_.warnings;
-  const bool told = std::find(warnings.begin(), warnings.end(), text) != warnings.end();
-  if (!told && warnings.size() < kWarningsMax) warnings.push_back(text);
+  if (warnings.size() >= kWarningsMax) return;
+  if (std::find(warnings.begin(), warnings.end(), text) == warnings.end()) warnings.push_back(text);
 }
 
 void LogBacklog::Finish(const Tally& tally, uint32_t units) {
@@ -668,9 +738,8 @@ void LogBacklog::Finish(const Tally& tally, uint32_t units) {
   report_.entries_recovered += tally.recovered;
   report_.entries_skipped += tally.skipped;
   report_.ring_entries_recovered += tally.of_ring;
-  for (const std::string& warning : tally.warnings) {
-    if (report_.warnings.size() < kWarningsMax) report_.warnings.push_back(warning);
-  }
+  // What concerns several units is met by each of them.
+  for (const std::string& warning : tally.warnings) AddWarning(warning);
   units_done_ += units;
   if (units_done_ < units_) return;
   done_bytes_.store(total_bytes_, std::memory_order_relaxed);

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <compare>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -41,8 +41,10 @@ constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
 // look at its table) is shared by as many.
 constexpr uint64_t kStageBytesMin = uint64_t{4} << 20;
 constexpr uint64_t kStageRecordsPerUnit = 64;
-// Of each stage that is worked on, and of the next one, so much is in memory twice.
 constexpr uint64_t kStageBytesMax = uint64_t{16} << 20;
+// Of each stage that is worked on, and of the next one, so much is in memory twice at most: what
+// its INDEX frames tell of may begin as far before it as they are apart.
+constexpr uint64_t kReadAheadBytesMax = kStageBytesMax + kIndexedBytes;
 constexpr size_t kReadAheads = 3;
 // Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
 // are asked for ahead of the one being applied, each by its first lines; and of one that is so near
@@ -81,8 +83,9 @@ struct ReadAhead {
     SegmentPart place;
     const char* bytes;
   };
-  std::string memory;
-  std::vector<Part> parts;
+  size_t stage;
+  std::string memory = {};
+  std::vector<Part> parts = {};
 
   const Part* Find(uint64_t segment_number) const {
     for (const Part& part : parts) {
@@ -108,6 +111,9 @@ struct Source {
   // Whether they are in memory, or not to be had in one go.
   enum class Block : uint8_t { kUnknown, kLoaded, kDamaged };
   std::vector<std::atomic<Block>> blocks;
+
+  // Made where a list of an INDEX frame turns out to be malformed; under `mutex`.
+  std::unique_ptr<Places> read_places;
 
   Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
 
@@ -229,8 +235,8 @@ class LogBacklog final : public Backlog {
   struct UnitState {
     Level* level = nullptr;  // null: not begun
     Lsn last_lsn = 0;
-    // In any order: the source it is at, and how many of its INDEX frames are done, or whether its
-    // places are; and of all bytes those that are behind it.
+    // In any order: the source it is at, and how many of its INDEX frames are done, or where its
+    // places tell, up to which offset; and of all bytes those that are behind it.
     size_t source = 0;
     size_t done_of_source = 0;
     uint64_t bytes = 0;
@@ -267,9 +273,14 @@ class LogBacklog final : public Backlog {
   void CutStages(const Plan& plan);
   Status ReplayStage(const Stage& stage, UnitState* state, Call& call);
   // The unit's records that INDEX frames before `end` tell of, from the one numbered *done on, in
-  // their order; *done is set to the first one that is left.
-  Status FindOffsets(const Source& source, uint64_t end, size_t* done, Call& call);
-  void ReadStage(size_t number);
+  // their order; *done is set to the first one that is left. Where places tell, those from the
+  // offset *done to `end`.
+  Status FindOffsets(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
+  // The same of one INDEX frame.
+  Status TakeIndex(const Source& source, const IndexView& index, Call& call);
+  Result<std::unique_ptr<Places>> MakePlaces(Source& source, Lsn checkpoint_lsn);
+  Status ReadStage(size_t number);
+  Result<SegmentPart> PartToRead(const SegmentPart& part, Source** source);
   Status ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
   void ReplayRing(const Plan& plan, Call& call);
   void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
@@ -281,7 +292,9 @@ class LogBacklog final : public Backlog {
       const std::function<void(const FrameHeader&, std::string_view, bool ring)>& take);
   Status NoteFrame(const Plan::Segment& segment, const Frame& frame, Lsn checkpoint_lsn);
   Status NoteLost(Lsn first, Lsn last, const std::string& where, const std::string& reason);
+  void NoteMoreLost(const RecoveryReport& found);
   void NoteWarning(const std::string& text);
+  void AddWarning(const std::string& text);
   void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
   void Finish(const Tally& tally, uint32_t units);
 
@@ -295,8 +308,15 @@ class LogBacklog final : public Backlog {
   void BeginSources();
   void Fail(const Status& status);
 
-  bool IsChecked(const Source& source, uint64_t offset);
-  void RememberChecked(const Source& source, uint64_t offset);
+  // A large transaction, in the copy that was checked: the mapping, or what has been read ahead.
+  struct Checked {
+    uint64_t segment_number;
+    uint64_t offset;
+    const char* bytes;
+    auto operator<=>(const Checked&) const = default;
+  };
+  bool IsChecked(const Checked& transaction);
+  void RememberChecked(const Checked& transaction);
 
   Disk& disk_;
   const Options options_;
@@ -313,7 +333,7 @@ class LogBacklog final : public Backlog {
   std::vector<std::unique_ptr<Level>> levels_;
 
   std::mutex checked_mutex_;
-  std::set<std::pair<uint64_t, uint64_t>> checked_;  // segment number, offset
+  std::set<Checked> checked_;
 
   std::vector<UnitState> unit_states_;
   std::vector<Stage> stages_;            // constant; in any order
@@ -322,8 +342,6 @@ class LogBacklog final : public Backlog {
   // Of the stage with this number modulo kReadAheads; memory that no piece has any more is used
   // again.
   std::array<std::shared_ptr<ReadAhead>, kReadAheads> reads_;
-  size_t stages_read_ = 0;
-  std::map<uint64_t, std::string> segment_paths_;  // by number; constant
 
   // Of a log with PACKs. `turn_` is constant while units are left in it; the rest is under
   // turn_mutex_.

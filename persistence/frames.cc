@@ -180,7 +180,12 @@ Result<uint64_t> Frames::Find(uint64_t from, Expected expected, Candidate* found
       if (packed ? !MayBeginPacked(header) : header.lsn > highest) continue;
       *found = TRY(Try(at));
       if (found->good) return at;
+      const uint64_t before = block.size();
       block = TRY(window_.At(start, kScanBytes + sizeof(FrameHeader)));
+      if (block.size() >= before) continue;
+      // A part of it cannot be read any more: what is left is looked at anew.
+      at += kFrameAlignment;
+      break;
     }
   }
   return window_.file_bytes();

@@ -96,7 +96,8 @@ struct RecoveryReport {
     Lsn first, last;    // kUnknownLsn: nobody knows how many
     std::string where;  // segment and byte range
   };
-  std::vector<LostRange> lost;        // the first kLostRangesMax of them
+  std::vector<LostRange> lost;  // the first lost_max of them
+  size_t lost_max = kLostRangesMax;
   uint64_t lost_more = 0;             // ranges beyond those
   std::vector<std::string> warnings;  // whole sentences for the operator
   Lsn checkpoint_lsn = 0;             // 0 = none was used
@@ -107,7 +108,7 @@ struct RecoveryReport {
   // Counts what is lost, and keeps where as long as there is room. `last` may be kUnknownLsn.
   void NoteLost(Lsn first, Lsn last, std::string_view where) {
     corrupted_entries += last == kUnknownLsn ? 1 : last - first + 1;
-    if (lost.size() < kLostRangesMax) {
+    if (lost.size() < lost_max) {
       lost.push_back({first, last, std::string(where)});
     } else {
       ++lost_more;

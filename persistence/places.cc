@@ -41,13 +41,21 @@ void Places::Finish() {
   parts_ = {};
 }
 
-void Places::Offsets(uint32_t unit, std::vector<uint64_t>* offsets) const {
-  const uint32_t* own = sorted_.data() + starts_[unit];
-  const uint32_t* const own_end = sorted_.data() + starts_[unit + 1];
-  auto all = of_all_.begin();
+void Places::Offsets(uint32_t unit, uint64_t begin, uint64_t end,
+                     std::vector<uint64_t>* offsets) const {
+  const auto find = [](const uint32_t* first, const uint32_t* last, uint64_t offset) {
+    return std::partition_point(
+        first, last, [&](uint32_t place) { return uint64_t{place} * kFrameAlignment < offset; });
+  };
+  const uint32_t* const own_last = sorted_.data() + starts_[unit + 1];
+  const uint32_t* const all_last = of_all_.data() + of_all_.size();
+  const uint32_t* own = find(sorted_.data() + starts_[unit], own_last, begin);
+  const uint32_t* const own_end = find(own, own_last, end);
+  const uint32_t* all = find(of_all_.data(), all_last, begin);
+  const uint32_t* const all_end = find(all, all_last, end);
   const size_t before = offsets->size();
-  while (own != own_end || all != of_all_.end()) {
-    const bool take_own = all == of_all_.end() || (own != own_end && *own <= *all);
+  while (own != own_end || all != all_end) {
+    const bool take_own = all == all_end || (own != own_end && *own <= *all);
     const uint64_t offset = uint64_t{take_own ? *own++ : *all++} * kFrameAlignment;
     // What ran atomically may have touched one unit more than once.
     if (offsets->size() == before || offsets->back() != offset) offsets->push_back(offset);

@@ -29,8 +29,11 @@ class Places {
   void Add(uint8_t type, uint16_t shard, std::string_view payload, uint64_t offset);
   void Finish();
 
-  // Appends the offsets of the unit's records to `offsets`, ascending.
-  void Offsets(uint32_t unit, std::vector<uint64_t>* offsets) const;
+  // Appends the offsets of the unit's records to `offsets`, ascending; or those in [begin, end).
+  void Offsets(uint32_t unit, std::vector<uint64_t>* offsets) const {
+    Offsets(unit, 0, kOffsetMax, offsets);
+  }
+  void Offsets(uint32_t unit, uint64_t begin, uint64_t end, std::vector<uint64_t>* offsets) const;
 
  private:
   const uint32_t shard_count_;

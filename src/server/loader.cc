@@ -14,6 +14,8 @@ namespace {
 // Transactions from this size on are judged once, smaller ones by each unit that has a part: that
 // costs less than asking the others.
 constexpr size_t kVerdictKeptBytes = 16 * 1024;
+// So many are remembered: the units of a stage meet the same ones one after the other.
+constexpr size_t kVerdictsMax = 4096;
 
 }  // namespace
 
@@ -199,6 +201,7 @@ Status Loader::CheckWhole(const wal::Backlog::Part& part, Replayer& replayer) {
   }
   Status verdict = judge();
   std::lock_guard lock(mutex_);
+  if (verdicts_.size() >= kVerdictsMax) verdicts_.clear();
   verdicts_[part.lsn] = verdict.message();
   return verdict;
 }

@@ -65,6 +65,6 @@ const char* AllocatorName() {
   return name.c_str();
 }
 
-void UseHugePages(bool use) { prctl(PR_SET_THP_DISABLE, use ? 0 : 1, 0, 0, 0); }
+bool UseHugePages(bool use) { return prctl(PR_SET_THP_DISABLE, use ? 0 : 1, 0, 0, 0) == 0; }
 
 }  // namespace crab

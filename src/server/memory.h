@@ -19,7 +19,8 @@ const char* AllocatorName();  // "jemalloc-5.3.0", "libc"
 
 // Whether memory that is touched for the first time comes in transparent huge pages, where the
 // system gives them at all; the heap asks for them (malloc_conf in main.cc). What is touched
-// already stays as it is. Of the whole process.
-void UseHugePages(bool use);
+// already stays as it is. Of the whole process. False: the system does not let it be said, and all
+// stays as the system has it (errno).
+bool UseHugePages(bool use);
 
 }  // namespace crab

@@ -101,7 +101,10 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Lo
       StringCommands(), KeyCommands(), ExpireCommands(), ObjectCommands(), CommandCommands(),
       ClientCommands(), AdminCommands(), WalCommands()});
   server->world_ = std::make_unique<World>(threads);
-  UseHugePages(!options.disable_thp);
+  if (!UseHugePages(!options.disable_thp) && options.disable_thp) {
+    LogWarn("the system does not let transparent huge pages be switched off for this process",
+            {{"disable-thp", "not kept"}, {"error", std::strerror(errno)}});
+  }
   TRY(server->Listen());  // first: a taken port is found before the log is touched
   if (options.enable_wal && options.wal_recovery != WalRecovery::kSalvage) {
     server->OpenLoadingDoor();

@@ -294,6 +294,50 @@ TEST(BacklogDamageTest, APackThatDoesNotUnpackIsLostAsAWhole) {
   }
 }
 
+// Where the INDEX frames of a segment stand.
+std::vector<uint64_t> IndexesOf(const std::string& segment) {
+  std::vector<uint64_t> indexes;
+  for (uint64_t at = wal::kSegmentHeaderBytes; at + sizeof(wal::FrameHeader) <= segment.size();) {
+    wal::FrameHeader header;
+    std::memcpy(&header, segment.data() + at, sizeof(header));
+    if (header.type == 0) break;
+    if (header.type == static_cast<uint8_t>(wal::FrameType::kIndex)) indexes.push_back(at);
+    at += wal::FrameBytes(header.length);
+  }
+  return indexes;
+}
+
+// The segment with a list in that INDEX frame which is none of offsets, and a checksum to match.
+std::string WithBadList(std::string segment, uint64_t offset) {
+  wal::SegmentHeader info;
+  std::memcpy(&info, segment.data(), sizeof(info));
+  wal::FrameHeader header;
+  std::memcpy(&header, segment.data() + offset, sizeof(header));
+  std::string payload = segment.substr(offset + sizeof(header), header.length);
+  payload.back() = '\xff';  // of a number whose end does not come
+  header.crc = wal::BodyCrc(header, payload);
+  std::string frame;
+  wal::AppendFrame(frame, header, payload, info.salt, offset);
+  return segment.replace(offset, frame.size(), frame);
+}
+
+TEST(BacklogDamageTest, AMalformedListInAnIndexCostsNoData) {
+  const Made made = SmallLog(TestSeed(), false);
+  int lists = 0;
+  for (const std::string& path : SegmentPaths(*made.disk)) {
+    const std::string bytes = made.disk->Contents(path);
+    for (const uint64_t offset : IndexesOf(bytes)) {
+      SCOPED_TRACE(testing::Message() << path << " offset " << offset);
+      ++lists;
+      const std::string bad = WithBadList(bytes, offset);
+      TryDamage(
+          made, [&](SimDisk& disk) { disk.PutFile(path, bad); }, false, offset);
+      if (HasFatalFailure()) return;
+    }
+  }
+  ASSERT_GT(lists, 0);
+}
+
 void TrySwaps(const Made& made) {
   const std::vector<std::string> segments = SegmentPaths(*made.disk);
   for (const std::string& one : segments) {

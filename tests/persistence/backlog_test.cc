@@ -120,6 +120,48 @@ TEST(BacklogTest, PacksByManyThreadsAreTheLogInOrder) {
   std::filesystem::remove(path);
 }
 
+// The records of a stage are those that its INDEX frames tell of, and most stand in the one before.
+TEST(BacklogTest, EveryRecordOfAStageHasBeenReadAhead) {
+  constexpr int kRecords = 5000;
+  wal::Options options = OptionsFor(16);
+  for (const uint64_t stage_bytes : {1 << 20, 5 << 20, 0}) {
+    SCOPED_TRACE(stage_bytes);
+    options.stage_bytes = stage_bytes;
+    SimDisk disk;
+    // Of two boots: one segment that is sealed, and a last one.
+    for (int boot = 0; boot < 2; ++boot) {
+      std::unique_ptr<Backlog> backlog;
+      auto log = wal::Log::Open(disk, options, &backlog);
+      ASSERT_TRUE(log.ok()) << log.message();
+      for (int i = 0; i < kRecords / 2; ++i) {
+        const int key = i % kKeys;
+        const std::string effect =
+            Add(key, (*log)->last_lsn() + 1) + "#" + std::string(5000, 'x') + "\n";
+        (*log)->Append(RecordType::kEffect, static_cast<uint16_t>(ShardOf(key, 16)), effect);
+        if (i % 500 == 0) {
+          ASSERT_TRUE(WaitDurable(**log, (*log)->last_lsn()));
+        }
+      }
+      ASSERT_TRUE((*log)->Stop().ok());
+    }
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(disk, options, &backlog);
+    ASSERT_TRUE(log.ok()) << log.message();
+    int applied = 0, read = 0;
+    for (Backlog::Piece piece;;) {
+      const auto given = backlog->NextPiece(&piece);
+      ASSERT_TRUE(given.ok()) << given.message();
+      if (!*given) break;
+      const auto replayed = backlog->Replay(
+          piece, [&](const Backlog::Part&) { return ++applied, Status::Ok(); },
+          [&](std::string_view payload) { read += !payload.empty(); });
+      ASSERT_TRUE(replayed.ok()) << replayed.message();
+    }
+    EXPECT_EQ(applied, kRecords);
+    EXPECT_EQ(read, kRecords);
+  }
+}
+
 TEST(BacklogTest, PacksAreReplayedByUnitsInWindows) {
   wal::Options options = OptionsFor(16);
   options.compression = wal::Compression::kLz4;

@@ -17,6 +17,12 @@
 namespace crab::test {
 namespace {
 
+std::unique_ptr<wal::File> OpenBytes(SimDisk& disk, std::string bytes) {
+  EXPECT_TRUE(disk.CreateDirectories("wal").ok());
+  disk.PutFile("wal/segment", std::move(bytes));
+  return disk.Open("wal/segment", wal::OpenMode::kRead).value();
+}
+
 // Among packed bytes a length is often possible. Were all that it spans checksummed each time, one
 // damaged bit in a large value would take minutes.
 TEST(FramesTest, ChecksumsLittleOfPackedBytesToFindWhatFollows) {
@@ -57,10 +63,40 @@ TEST(FramesTest, ChecksumsLittleOfPackedBytesToFindWhatFollows) {
   EXPECT_LT(frames.checked_bytes(), 4096u);
 }
 
-std::unique_ptr<wal::File> OpenBytes(SimDisk& disk, std::string bytes) {
-  EXPECT_TRUE(disk.CreateDirectories("wal").ok());
-  disk.PutFile("wal/segment", std::move(bytes));
-  return disk.Open("wal/segment", wal::OpenMode::kRead).value();
+// What seems to be a large frame makes the window move, and once it is back the block is a hole.
+TEST(FramesTest, LooksBehindABlockThatIsReadOnceAndFailsAfterwards) {
+  constexpr uint64_t kBlock = wal::Window::kBlockBytes;
+  constexpr uint64_t kPlace = wal::kSegmentHeaderBytes;
+  wal::SegmentInfo segment;
+  segment.salt = 7;
+  std::string bytes(kPlace + (4 << 20), 'x');
+  wal::FrameHeader header = {};
+  header.length = 2 << 20;
+  header.lsn = 2;
+  header.type = static_cast<uint8_t>(wal::FrameType::kEffect);
+  std::memcpy(bytes.data() + kPlace + 16, &header, sizeof(header));
+  const uint64_t place = kPlace + 3 * kBlock;
+  header.length = 5;
+  header.crc = wal::BodyCrc(header, "bytes");
+  std::string frame;
+  wal::AppendFrame(frame, header, "bytes", segment.salt, place);
+  bytes.replace(place, frame.size(), frame);
+
+  // The first block of what is searched, or the second, of which the scan sees a part.
+  for (const uint64_t broken : {kPlace, kPlace + kBlock}) {
+    SCOPED_TRACE(broken);
+    SimDisk disk;
+    segment.file_bytes = bytes.size();
+    wal::Frames frames;
+    frames.Reset(OpenBytes(disk, bytes), segment);
+    ASSERT_TRUE(frames.Try(kPlace).ok());  // what is searched has been read
+    disk.BreakSector("wal/segment", broken / SimDisk::kSectorBytes + 1);
+    wal::Frames::Candidate found;
+    const auto at = frames.Find(kPlace, {2, kPlace}, &found);
+    ASSERT_TRUE(at.ok()) << at.message();
+    EXPECT_EQ(*at, place);
+    EXPECT_TRUE(found.good);
+  }
 }
 
 TEST(WindowTest, SeesAllAroundABlockThatCannotBeRead) {

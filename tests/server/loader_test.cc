@@ -117,19 +117,26 @@ class Gate {
   Loader::Hook hook() {
     return [this](uint32_t) {
       std::unique_lock lock(mutex_);
-      opened_.wait(lock, [this] { return open_; });
+      met_ = true;
+      changed_.notify_all();
+      changed_.wait(lock, [this] { return open_; });
     };
+  }
+  // Until a worker waits.
+  void WaitUntilMet() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return met_; });
   }
   void Open() {
     std::lock_guard lock(mutex_);
     open_ = true;
-    opened_.notify_all();
+    changed_.notify_all();
   }
 
  private:
   std::mutex mutex_;
-  std::condition_variable opened_;
-  bool open_ = false;
+  std::condition_variable changed_;
+  bool met_ = false, open_ = false;
 };
 
 constexpr uint32_t kShards = 64;
@@ -788,10 +795,21 @@ TEST_P(ServingWhileLoadingTest, KeysExpireWhenTheirTimeComes) {
 
 // A part of the data for all of it is worse than none.
 TEST_P(ServingWhileLoadingTest, EndsWhenTheLogCannotBeRead) {
+  options_.arguments = {"--wal-max-segment-size", "1mb"};
   Fill();
+  {
+    // More than a stage: what a worker has been given is open before it waits.
+    TestServer server(options_);
+    RedisClient client(server.unix_endpoint());
+    for (int i = 0; i < 24; ++i) {
+      ASSERT_EQ(client.Run("SET large " + std::string(900 << 10, 'v')), "+OK");
+    }
+    ASSERT_TRUE(server.Stop().ok());
+  }
   HoldWorkers();
   TestServer server(options_);
   RedisClient client(server.unix_endpoint());
+  gate_.WaitUntilMet();
   // All files but the one that is being written.
   std::set<std::string> segments;
   for (const auto& file : std::filesystem::directory_iterator(options_.log_directory)) {
@@ -803,8 +821,8 @@ TEST_P(ServingWhileLoadingTest, EndsWhenTheLogCannotBeRead) {
   segments.erase(std::prev(segments.end()));
   for (const std::string& path : segments) {
     // A link to itself: no damage, which salvage passes over, but nothing that can be opened.
-    std::filesystem::remove(path);
-    std::filesystem::create_symlink(path, path);
+    std::filesystem::create_symlink(path, path + ".link");
+    std::filesystem::rename(path + ".link", path);
   }
   client.Queue({"GET", Key(5)});
   EXPECT_EQ(RedisClient(server.unix_endpoint()).Run("PING"), "+PONG");
