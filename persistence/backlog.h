@@ -80,7 +80,8 @@ class Backlog {
   virtual Result<bool> Replay(const Piece& piece, const Apply& apply, const Ahead& ahead = {}) = 0;
 
   // Every record in LSN order, whole, as a RecordView: for Log::Open with `apply`, which is for
-  // tests and tools. Instead of Replay, not beside it. Checkpoint chunks come first, as kEffect records of LSN X.
+  // tests and tools. Instead of Replay, not beside it. Checkpoint chunks come first, as kEffect
+  // records of LSN X.
   virtual Status ReplayInOrder(const std::function<Status(const RecordView&)>& apply) = 0;
 
   // What has been found so far; final once all units have been replayed. A copy. Any thread.
