@@ -61,13 +61,38 @@ class LogDirectoryTest : public testing::TestWithParam<std::tuple<SyncPolicy, On
     ASSERT_TRUE(Eventually([&] { return boot_.log->state() == State::kRunning; }));
   }
   bool IsLocked() { return BootLog(wal::RealDisk(), options_).error_number == EWOULDBLOCK; }
-  // Ends the log; under `strict` the next start finds whole what it left. Yields the last record.
+  // Ends the log; under `strict` the next start finds whole what it left.
   void Restart() {
     ASSERT_TRUE(boot_.log->Stop().ok());
     boot_.log.reset();
     options_.recovery = wal::RecoveryMode::kStrict;
     boot_ = BootLog(wal::RealDisk(), options_);
     ASSERT_NE(boot_.log, nullptr) << boot_.error;
+  }
+  // In a directory without the segments; a restart finds all of it.
+  void GoOnBehindACheckpoint() {
+    Bridge();
+    AppendDurably();
+    const Lsn behind = promise_.appended().rbegin()->first;
+    EXPECT_TRUE(IsLocked());
+    Restart();
+    EXPECT_EQ(boot_.report.checkpoint_lsn, bridge_);
+    EXPECT_EQ(boot_.records.count(behind), 1u);
+  }
+  // In one that has them: what was not given up is there.
+  void GoOnWithItsSegments() {
+    if (std::get<1>(GetParam()) == OnError::kDegrade) {
+      Bridge();
+    } else {
+      ASSERT_TRUE(Eventually([&] { return boot_.log->state() == State::kRunning; }))
+          << boot_.log->metrics().last_error;
+    }
+    AppendDurably();
+    EXPECT_TRUE(IsLocked());
+    Restart();
+    for (const auto& [lsn, record] : promise_.appended()) {
+      if (lsn > bridge_) EXPECT_EQ(boot_.records.count(lsn), 1u) << lsn;
+    }
   }
 
   TemporaryDirectory root_;
@@ -88,13 +113,7 @@ TEST_P(LogDirectoryTest, GoesOnInANewOneBehindACheckpoint) {
   std::this_thread::sleep_for(std::chrono::milliseconds(10));
   EXPECT_FALSE(std::filesystem::exists(directory_)) << "it is not made anew";
   std::filesystem::create_directory(directory_);
-  Bridge();
-  AppendDurably();
-  const Lsn behind = promise_.appended().rbegin()->first;
-  EXPECT_TRUE(IsLocked());
-  Restart();
-  EXPECT_EQ(boot_.report.checkpoint_lsn, bridge_);
-  EXPECT_EQ(boot_.records.count(behind), 1u);
+  GoOnBehindACheckpoint();
 }
 
 // What the ring has when the process is killed is found by the start in the new one.
@@ -133,13 +152,7 @@ TEST_P(LogDirectoryTest, BeginsNoSegmentInOneThatReplacedIt) {
   std::filesystem::create_directory(directory_);
   boot_.log->RequestRotate();
   ASSERT_TRUE(Eventually([&] { return boot_.log->state() != State::kRunning; }));
-  Bridge();
-  AppendDurably();
-  const Lsn behind = promise_.appended().rbegin()->first;
-  EXPECT_TRUE(IsLocked());
-  Restart();
-  EXPECT_EQ(boot_.report.checkpoint_lsn, bridge_);
-  EXPECT_EQ(boot_.records.count(behind), 1u);
+  GoOnBehindACheckpoint();
 }
 
 // A copy has the segments, and another server could hold it.
@@ -157,18 +170,7 @@ TEST_P(LogDirectoryTest, LocksACopyThatTookItsPlaceBeforeItGoesOnThere) {
     })) << boot_.log->metrics().last_error;
     EXPECT_FALSE(boot_.log->resumable());
   }
-  if (std::get<1>(GetParam()) == OnError::kDegrade) {
-    Bridge();
-  } else {
-    ASSERT_TRUE(Eventually([&] { return boot_.log->state() == State::kRunning; }))
-        << boot_.log->metrics().last_error;
-  }
-  AppendDurably();
-  EXPECT_TRUE(IsLocked());
-  Restart();
-  for (const auto& [lsn, record] : promise_.appended()) {
-    if (lsn > bridge_) EXPECT_EQ(boot_.records.count(lsn), 1u) << lsn;
-  }
+  GoOnWithItsSegments();
 }
 
 // As where a mount went away: what lies below it is not taken for the log's directory.
@@ -190,17 +192,7 @@ TEST_P(LogDirectoryTest, WaitsForItsOwnWhereAnotherFileSystemStandsInItsPlace) {
   std::filesystem::remove(directory_);
   std::filesystem::remove_all(below);
   std::filesystem::rename(elsewhere_, directory_);
-  if (std::get<1>(GetParam()) == OnError::kDegrade) {
-    Bridge();
-  } else {
-    ASSERT_TRUE(Eventually([&] { return boot_.log->state() == State::kRunning; }))
-        << boot_.log->metrics().last_error;
-  }
-  AppendDurably();
-  Restart();
-  for (const auto& [lsn, record] : promise_.appended()) {
-    if (lsn > bridge_) EXPECT_EQ(boot_.records.count(lsn), 1u) << lsn;
-  }
+  GoOnWithItsSegments();
 }
 
 // Whoever changes the option while the directory cannot be locked is heard.

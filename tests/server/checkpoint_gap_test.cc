@@ -34,12 +34,7 @@ TEST(CheckpointGapTest, ALogThatHadToBeGivenUpGoesOnWithOne) {
     digest = life.Digest();
     ASSERT_TRUE(life.Stop().ok());
   }
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
-  EXPECT_EQ(life.Run("GET meanwhile"), "$1");
-  EXPECT_EQ(life.Run("GET behind"), "$1");
+  ExpectAfterPowerCut(disk, digest, {{"GET meanwhile", "$1"}, {"GET behind", "$1"}});
 }
 
 // Without waiting for the next try.
@@ -58,12 +53,7 @@ TEST(CheckpointGapTest, AStopTriesTheDiskOnceMoreAndSavesWhatTheLogLacks) {
     const Status end = life.Stop();
     EXPECT_TRUE(end.ok()) << end.message();
   }
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
-  EXPECT_EQ(life.Run("GET given"), "$up");
-  EXPECT_EQ(life.Run("GET meanwhile"), "$1");
+  ExpectAfterPowerCut(disk, digest, {{"GET given", "$up"}, {"GET meanwhile", "$1"}});
 }
 
 TEST(CheckpointGapTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {
@@ -81,10 +71,7 @@ TEST(CheckpointGapTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {
     EXPECT_NE(end.message().find("not on disk"), std::string::npos) << end.message();
   }
   disk.ClearFaults();
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
+  ExpectAfterPowerCut(disk, digest);
 }
 
 // The one that runs bridges the gap as well as any.
@@ -116,11 +103,7 @@ TEST(CheckpointGapTest, AStopWaitsForASaveThatBridgesTheGap) {
     repair.join();
     EXPECT_TRUE(end.ok()) << end.message();
   }
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
-  EXPECT_EQ(life.Run("GET given"), "$up");
+  ExpectAfterPowerCut(disk, digest, {{"GET given", "$up"}});
 }
 
 // Of a checkpoint that is of no use any more nobody waits for the end.
@@ -198,11 +181,7 @@ TEST(CheckpointGapTest, ALogThatBeginsLateBeginsWithOne) {
     digest = life.Digest();
     ASSERT_TRUE(life.Stop().ok());
   }
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
-  EXPECT_EQ(life.Run("GET without"), "$1");
+  ExpectAfterPowerCut(disk, digest, {{"GET without", "$1"}});
 }
 
 // The log's writer ends the gap while the command looks at its state.

@@ -138,6 +138,17 @@ class Life {
   RedisClient client_;
 };
 
+// A start on what a power cut leaves finds the data of that digest, and these answers.
+inline void ExpectAfterPowerCut(
+    const SimDisk& disk, const std::string& digest,
+    std::initializer_list<std::pair<std::string_view, std::string_view>> answers = {}) {
+  const auto after = disk.PowerCut();
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  for (const auto& [command, answer] : answers) EXPECT_EQ(life.Run(command), answer) << command;
+}
+
 inline std::vector<std::string> Files(const SimDisk& disk, std::string_view ending) {
   std::vector<std::string> found;
   for (const std::string& path : disk.Paths()) {

@@ -97,10 +97,7 @@ TEST(CheckpointerTest, IsExactAtItsLsnWhateverIsWrittenMeanwhile) {
     digest = life.Digest();
     ASSERT_TRUE(life.Stop().ok());
   }
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
+  ExpectAfterPowerCut(disk, digest);
 }
 
 TEST(CheckpointerTest, DatabasesMayBeSwappedAndFlushedMeanwhile) {
@@ -127,11 +124,7 @@ TEST(CheckpointerTest, DatabasesMayBeSwappedAndFlushedMeanwhile) {
     digest = life.Digest();
     ASSERT_TRUE(life.Stop().ok());
   }
-  const auto after = disk.PowerCut();
-  Life life(*after);
-  life.AwaitRecovery();
-  EXPECT_EQ(life.Digest(), digest);
-  EXPECT_EQ(life.Run("DBSIZE"), ":0");
+  ExpectAfterPowerCut(disk, digest, {{"DBSIZE", ":0"}});
 }
 
 TEST(CheckpointerTest, KeepsTwoAndRetiresTheSegmentsThatNeitherNeeds) {
