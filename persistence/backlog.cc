@@ -110,7 +110,7 @@ Result<SegmentPart> LogBacklog::PartToRead(const SegmentPart& part, Source** sou
   return told;
 }
 
-// What cannot be read, or is too much, is taken from the mapping, page by page.
+// What cannot be read, or is too much, is read record by record.
 Status LogBacklog::ReadStage(size_t number) {
   if (number >= stages_.size()) return Status::Ok();
   std::shared_ptr<ReadAhead>& read = reads_[number % kReadAheads];
@@ -236,6 +236,61 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
 
 // --- one segment ---------------------------------------------------------------------------------
 
+FrameReader::FrameReader(Disk& disk, const Source& source, const ReadAhead* read)
+    : disk_(disk),
+      source_(source),
+      read_(read == nullptr ? nullptr : read->Find(source.segment.info.number)) {
+  constexpr uint64_t kFirstBytesMin = 512, kFirstBytesMax = 128 << 10;
+  const uint64_t records = std::max<uint64_t>(source.segment.records, 1);
+  first_bytes_ = std::clamp(source.bytes / records + kFirstBytesMin / 4, kFirstBytesMin,
+                            source.segment.records == 0 ? kFirstBytesMin : kFirstBytesMax);
+}
+
+bool FrameReader::Read(uint64_t offset, FrameHeader* header, std::string_view* frame) {
+  if (read_ != nullptr && offset >= read_->place.begin && offset < read_->place.end) {
+    const std::string_view bytes = {read_->bytes + (offset - read_->place.begin),
+                                    read_->place.end - offset};
+    if (bytes.size() >= sizeof(*header)) {
+      std::memcpy(header, bytes.data(), sizeof(*header));
+      *frame = bytes.substr(0, FrameBytes(header->length));
+      if (frame->size() == FrameBytes(header->length)) return true;
+    }
+  }
+  if (offset < kSegmentHeaderBytes || offset > source_.bytes) return false;
+  const uint64_t limit = source_.bytes - offset;
+  if (limit < sizeof(*header)) return false;
+  uint64_t got = std::min(first_bytes_, limit);
+  if (!Fetch(offset, 0, got)) {
+    // Beside the pages that the disk does not give there are good ones; and a hiccup passes.
+    got = sizeof(*header);
+    if (!Fetch(offset, 0, got)) return false;
+  }
+  std::memcpy(header, buffer_.data(), sizeof(*header));
+  const uint64_t size = FrameBytes(header->length);
+  if (size > limit || (size > got && !Fetch(offset, got, size))) return false;
+  *frame = {buffer_.data(), size};
+  return true;
+}
+
+bool FrameReader::Fetch(uint64_t offset, uint64_t begin, uint64_t end) {
+  if (buffer_.size() < end) buffer_.resize(end);
+  char* const to = buffer_.data() + begin;
+  const size_t size = end - begin;
+  if (file_ == nullptr) {
+    auto opened = disk_.Open(source_.segment.info.path, OpenMode::kRead);
+    if (opened.ok()) {
+      file_ = std::move(opened).value();
+    } else {
+      // Clients may have taken all file descriptors; the mapping is there.
+      if (!source_.mapping->Load(offset + begin, size).ok()) return false;
+      std::memcpy(to, source_.mapping->bytes().data() + offset + begin, size);
+      return true;
+    }
+  }
+  const auto got = file_->ReadAt(offset + begin, {to, size});
+  return got.ok() && *got == size;
+}
+
 Status LogBacklog::Map(Source& source) {
   auto file = TRY(disk_.Open(source.segment.info.path, OpenMode::kRead));
   source.mapping = TRY(file->Map());
@@ -258,10 +313,7 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
     source.prepared.store(true, std::memory_order_release);
     return Status::Ok();
   }
-  source.bytes = source.mapping->bytes().substr(
-      0, std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end));
-  source.blocks = std::vector<std::atomic<Source::Block>>((source.bytes.size() + kBlockBytes - 1) /
-                                                          kBlockBytes);
+  source.bytes = std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end);
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
     source.segment.places = TRY(MakePlaces(source, checkpoint_lsn));
@@ -270,21 +322,37 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
   return Status::Ok();
 }
 
+namespace {
+
+// Not checked; false: none fits there, or the disk does not give it.
+bool MappedFrame(const Source& source, uint64_t offset, FrameHeader* header,
+                 std::string_view* frame) {
+  if (offset < kSegmentHeaderBytes || offset > source.bytes) return false;
+  const uint64_t limit = source.bytes - offset;
+  if (limit < sizeof(*header) || !source.mapping->Load(offset, sizeof(*header)).ok()) return false;
+  const std::string_view bytes = source.mapping->bytes().substr(offset, limit);
+  std::memcpy(header, bytes.data(), sizeof(*header));
+  *frame = bytes.substr(0, FrameBytes(header->length));
+  return frame->size() == FrameBytes(header->length) &&
+         source.mapping->Load(offset, frame->size()).ok();
+}
+
+}  // namespace
+
 // False where they do not tell of every record in the segment.
 bool LogBacklog::ReadIndexes(Source& source) {
   if (source.segment.info.identity.shard_count > kBroadcastShard) return false;  // not by us
   uint64_t records = 0;
-  uint64_t before = source.bytes.size();
+  uint64_t before = source.bytes;
   for (uint64_t offset = source.segment.last_index; offset != 0;) {
     FrameHeader header;
-    std::string_view payload;
-    if (offset >= before || !source.FrameAt(offset, nullptr, &header, &payload) ||
-        !source.Checks(offset, header, payload)) {
+    std::string_view frame;
+    if (offset >= before || !MappedFrame(source, offset, &header, &frame) ||
+        !source.Checks(offset, header, frame)) {
       return false;
     }
     if (header.type != static_cast<uint8_t>(FrameType::kIndex)) return false;
-    payload = payload.substr(sizeof(header), header.length);
-    auto view = IndexView::Parse(payload);
+    auto view = IndexView::Parse(frame.substr(sizeof(header), header.length));
     if (!view.ok()) return false;
     std::vector<uint16_t> shards;
     view->Shards(&shards);
@@ -400,23 +468,14 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
   TRY(FindOffsets(source, checkpoint_lsn, end, done, call));
   const std::vector<uint64_t>& offsets = call.offsets;
   const uint32_t shard_count = std::max(source.segment.info.identity.shard_count, 1u);
-  const ReadAhead::Part* const read =
-      call.read == nullptr ? nullptr : call.read->Find(source.segment.info.number);
-  const auto prefetch = [&](size_t i) {
-    if (i < offsets.size()) PrefetchRecord(source.At(offsets[i], read));
-  };
-  const auto tell = [&](size_t i) {
-    if (i < offsets.size() && call.ahead) call.ahead(source.Peek(offsets[i], read));
-  };
-  for (size_t i = 0; i < kPrefetchAhead; ++i) prefetch(i);
-  for (size_t i = 0; i < kTellAhead; ++i) tell(i);
+  FrameReader reader(disk_, source, call.read);
+  Approach approach(offsets, call.ahead);
   for (size_t i = 0; i < offsets.size(); ++i) {
-    prefetch(i + kPrefetchAhead);
-    tell(i + kTellAhead);
+    approach.To(i, [&](uint64_t offset) { return reader.Peek(offset); });
     const uint64_t offset = offsets[i];
     FrameHeader header = {};
     std::string_view frame;
-    bool good = source.FrameAt(offset, read, &header, &frame);
+    bool good = reader.Read(offset, &header, &frame);
     if (good) {
       const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
                          header.length > kLargeTxnBytes && units_ > 1;

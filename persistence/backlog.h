@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string_view>
 
 #include "persistence/log.h"
@@ -39,9 +40,11 @@ class Backlog {
   // An error means that the record could not be applied: counted as skipped, its text a warning.
   using Apply = std::function<Status(const Part&)>;
 
-  // Told of the beginning of a payload that will be applied a few records later, so that what it is
-  // about can be on its way from memory by then. Nothing there has been checked yet.
-  using Ahead = std::function<void(std::string_view payload)>;
+  // Told of the beginnings of payloads that will be applied soon, some at a time and the next ones
+  // before those are applied, so that what they are about can be on its way from memory by then.
+  // None: nothing follows those it was told of last. Nothing there has been checked yet.
+  using Ahead = std::function<void(std::span<const std::string_view> payloads)>;
+  static constexpr size_t kToldMax = 16;  // at a time
 
   // A unit, up to the end of a stage.
   struct Piece {

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,12 +31,10 @@
 #include "persistence/unpacker.h"
 #include "utils/crc32c.h"
 #include "utils/status.h"
+#include "utils/touch.h"
 
 namespace crab::wal {
 
-// Brought into memory in one go. The first unit of all meets every block of the log, and is the one
-// that somebody waits for: to map a block takes some microseconds, however small it is.
-constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
 // A stage has at least so many bytes, about what INDEX frames are apart, and so many records for
 // each unit: what a unit costs beside its records (its lock, its places in the index, the first
 // look at its table) is shared by as many.
@@ -46,17 +45,58 @@ constexpr uint64_t kStageBytesMax = uint64_t{16} << 20;
 // its INDEX frames tell of may begin as far before it as they are apart.
 constexpr uint64_t kReadAheadBytesMax = kStageBytesMax + kIndexedBytes;
 constexpr size_t kReadAheads = 3;
-// Records of one unit stand far apart: each is a miss of the cache, and often of the TLB. So many
-// are asked for ahead of the one being applied, each by its first lines; and of one that is so near
-// that they have come, what it is about.
-constexpr size_t kPrefetchAhead = 24;
-constexpr size_t kTellAhead = 12;
-constexpr size_t kCacheLine = 64;
-inline void PrefetchRecord(const char* record) {
-  __builtin_prefetch(record);
-  __builtin_prefetch(record + kCacheLine);
-  __builtin_prefetch(record + 2 * kCacheLine);
-}
+// Who applies the records of one unit asks for them by groups: they stand far apart, and each is a
+// miss of the cache, often of the TLB too. A group's first lines are asked for while the group two
+// before it is applied, and what it is about while the one before it is.
+class Approach {
+ public:
+  Approach(const std::vector<uint64_t>& offsets, const Backlog::Ahead& ahead)
+      : offsets_(offsets), ahead_(ahead) {}
+
+  // Before record i is applied, from 0 on. `peek` gives the first bytes of the record at an offset,
+  // kPeekedBytes at most; none where they are not in memory.
+  template <typename Peek>
+  void To(size_t i, const Peek& peek) {
+    if (i % kGroup != 0) return;
+    if (i == 0) {
+      AskFor(0, peek);
+      AskFor(kGroup, peek);
+      Tell(0, peek);
+    }
+    AskFor(i + 2 * kGroup, peek);
+    Tell(i + kGroup, peek);
+  }
+  static constexpr size_t kPeekedBytes = 3 * kCacheLineBytes;
+
+ private:
+  static constexpr size_t kGroup = Backlog::kToldMax;
+
+  size_t EndOf(size_t first) const { return std::min(first + kGroup, offsets_.size()); }
+  template <typename Peek>
+  void AskFor(size_t first, const Peek& peek) const {
+    for (size_t i = first; i < EndOf(first); ++i) {
+      const std::string_view record = peek(offsets_[i]);
+      for (size_t at = 0; at < record.size(); at += kCacheLineBytes) Touch(record.data() + at);
+    }
+  }
+  template <typename Peek>
+  void Tell(size_t first, const Peek& peek) {
+    if (!ahead_) return;
+    size_t count = 0;
+    for (size_t i = first; i < EndOf(first); ++i) {
+      const std::string_view record = peek(offsets_[i]);
+      if (record.size() <= sizeof(FrameHeader)) continue;
+      FrameHeader header;
+      std::memcpy(&header, record.data(), sizeof(header));
+      told_[count++] = record.substr(sizeof(header), header.length);
+    }
+    ahead_(std::span(told_.data(), count));
+  }
+
+  const std::vector<uint64_t>& offsets_;
+  const Backlog::Ahead& ahead_;
+  std::array<std::string_view, kGroup> told_;
+};
 
 // What one call has found, added to the report at its end.
 struct Tally {
@@ -76,8 +116,7 @@ struct SegmentPart {
   uint64_t begin, end;
 };
 
-// A stage's bytes, read. To take them from the mapping would cost a page fault for every page,
-// which is more than reading them; a client's unit, which needs few of them, is taken from there.
+// A stage's bytes, read. A client's unit, which needs few of them, is read record by record.
 struct ReadAhead {
   struct Part {
     SegmentPart place;
@@ -95,100 +134,56 @@ struct ReadAhead {
   }
 };
 
-// One segment, mapped. Synchronized.
+// One segment. Synchronized.
 struct Source {
   Plan::Segment segment;
   std::mutex mutex;  // held while it is being prepared and read through
   std::atomic<bool> prepared{false};
   // Constant once prepared.
-  std::unique_ptr<Mapping> mapping;
-  std::string_view bytes;
+  std::unique_ptr<Mapping> mapping;  // null: the disk does not give the file at all
+  uint64_t bytes = 0;                // of the file, that count
   struct Index {
     uint64_t offset;  // of its frame; the records that it tells of stand before it
     IndexView view;
   };
   std::vector<Index> indexes;  // oldest first; empty where segment.places tells
-  // Whether they are in memory, or not to be had in one go.
-  enum class Block : uint8_t { kUnknown, kLoaded, kDamaged };
-  std::vector<std::atomic<Block>> blocks;
-
   // Made where a list of an INDEX frame turns out to be malformed; under `mutex`.
   std::unique_ptr<Places> read_places;
 
   Ranges bad;  // offsets where it does not check, as far as is in the report; under `mutex`
 
-  // False: the disk does not give these bytes.
-  bool Load(uint64_t offset, uint64_t count) {
-    const uint64_t last = (offset + count - 1) / kBlockBytes;
-    for (uint64_t block = offset / kBlockBytes; block <= last; ++block) {
-      Block state = blocks[block].load(std::memory_order_acquire);
-      if (state == Block::kLoaded) [[likely]]
-        continue;
-      if (state == Block::kUnknown) {
-        const uint64_t start = block * kBlockBytes;
-        const uint64_t size = std::min(kBlockBytes, bytes.size() - start);
-        state = mapping->Load(start, size).ok() ? Block::kLoaded : Block::kDamaged;
-        blocks[block].store(state, std::memory_order_release);
-      }
-      // Beside the pages that the disk does not give there are good ones; and a hiccup passes.
-      if (state == Block::kDamaged) return mapping->Load(offset, count).ok();
-    }
-    return true;
-  }
-
-  // Where the bytes from an offset on are, or will be once they have been loaded.
-  const char* At(uint64_t offset, const ReadAhead::Part* read) const {
-    if (read != nullptr && offset >= read->place.begin && offset < read->place.end) {
-      return read->bytes + (offset - read->place.begin);
-    }
-    return bytes.data() + offset;
-  }
-
-  // `count` bytes at an offset, in memory; null: the file has no such, or the disk does not give
-  // them.
-  const char* Bytes(uint64_t offset, uint64_t count, const ReadAhead::Part* read) {
-    if (read != nullptr && offset >= read->place.begin && offset < read->place.end &&
-        count <= read->place.end - offset) {
-      return read->bytes + (offset - read->place.begin);
-    }
-    if (offset > bytes.size() || count > bytes.size() - offset || !Load(offset, count)) {
-      return nullptr;
-    }
-    return bytes.data() + offset;
-  }
-
-  // The first bytes of the payload of the record at an offset, where they have been read.
-  static std::string_view Peek(uint64_t offset, const ReadAhead::Part* read) {
-    constexpr uint64_t kPeekedBytes = 2 * kCacheLine;
-    if (read == nullptr || offset < read->place.begin || offset >= read->place.end ||
-        read->place.end - offset < kPeekedBytes) {
-      return {};
-    }
-    const char* const record = read->bytes + (offset - read->place.begin);
-    FrameHeader header;
-    std::memcpy(&header, record, sizeof(header));
-    return {record + sizeof(header),
-            std::min<uint64_t>(header.length, kPeekedBytes - sizeof(header))};
-  }
-
-  // The frame at an offset, not checked; false: none fits there.
-  bool FrameAt(uint64_t offset, const ReadAhead::Part* read, FrameHeader* header,
-               std::string_view* frame) {
-    if (offset < kSegmentHeaderBytes) return false;
-    const char* at = Bytes(offset, sizeof(*header), read);
-    if (at == nullptr) return false;
-    std::memcpy(header, at, sizeof(*header));
-    const uint64_t frame_bytes = FrameBytes(header->length);
-    at = Bytes(offset, frame_bytes, read);
-    if (at == nullptr) return false;
-    *frame = {at, frame_bytes};
-    return true;
-  }
-
   bool Checks(uint64_t offset, const FrameHeader& header, std::string_view frame) const {
     return (Crc32c(frame.substr(sizeof(header.crc))) ^ PlaceMix(segment.info.salt, offset)) ==
            header.crc;
   }
+};
+
+// Gives the frames of one segment to one thread: from what has been read ahead, else from the file,
+// one by one. To take them from a mapping would cost a page fault for each.
+class FrameReader {
+ public:
+  FrameReader(Disk& disk, const Source& source, const ReadAhead* read);
+
+  // The frame at an offset, not checked; false: none fits there, or the disk does not give it.
+  // Lives until the next call.
+  bool Read(uint64_t offset, FrameHeader* header, std::string_view* frame);
+  // As Approach wants it.
+  std::string_view Peek(uint64_t offset) const {
+    if (read_ == nullptr || offset < read_->place.begin || offset >= read_->place.end) return {};
+    return {read_->bytes + (offset - read_->place.begin),
+            std::min<uint64_t>(Approach::kPeekedBytes, read_->place.end - offset)};
+  }
+
+ private:
+  // Into the buffer, at the same distance from its beginning as from `offset`.
+  bool Fetch(uint64_t offset, uint64_t begin, uint64_t end);
+
+  Disk& disk_;
+  const Source& source_;
+  const ReadAhead::Part* const read_;  // null: nothing
+  std::unique_ptr<File> file_;         // opened when it is needed
+  uint64_t first_bytes_;               // what is read of a record at once
+  std::string buffer_;
 };
 
 // One plan and what it takes to carry it out.
@@ -267,7 +262,7 @@ class LogBacklog final : public Backlog {
 
   Status Map(Source& source);
   Status Prepare(Source& source, Lsn checkpoint_lsn);
-  bool ReadIndexes(Source& source);
+  static bool ReadIndexes(Source& source);
   Status ReadThrough(Source& source, Lsn checkpoint_lsn, Places* places);
   Status TellDamage(Source& source, Lsn checkpoint_lsn, uint64_t offset, Lsn before);
   void CutStages(const Plan& plan);

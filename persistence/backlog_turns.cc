@@ -155,10 +155,10 @@ void LogBacklog::ReplayBundle(const Bundle& bundle, Call& call) {
   call.offsets.clear();
   bundle.places->Offsets(call.unit, &call.offsets);
   const uint32_t shard_count = std::max(bundle.segment->info.identity.shard_count, 1u);
+  const std::string_view plain = bundle.plain;
+  Approach approach(call.offsets, call.ahead);
   for (size_t i = 0; i < call.offsets.size(); ++i) {
-    if (i + kPrefetchAhead < call.offsets.size()) {
-      PrefetchRecord(bundle.plain.data() + call.offsets[i + kPrefetchAhead]);
-    }
+    approach.To(i, [&](uint64_t offset) { return plain.substr(offset, Approach::kPeekedBytes); });
     const char* const record = bundle.plain.data() + call.offsets[i];
     FrameHeader header;
     std::memcpy(&header, record, sizeof(header));

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "utils/check.h"
 #include "utils/number.h"
 
 namespace crab {
@@ -121,17 +122,27 @@ Status Replayer::Replay(std::string_view effects, ShardRange shards) {
   return Status::Ok();
 }
 
-void Replayer::Prefetch(std::string_view payload, ShardRange shards) const {
+void Replayer::Expect(std::span<const std::string_view> payloads, ShardRange shards) {
   constexpr size_t kHeadBytes = 3;  // database, effect and number of arguments, where all are small
-  if (payload.size() <= kHeadBytes || payload[0] < 0) return;
-  const char* at = payload.data() + kHeadBytes;
-  std::string_view key;
-  if (!TakeBytes(&at, payload.data() + payload.size(), &key)) return;
-  const uint64_t hash = keyspace_.Hash(key);
-  const uint32_t shard = keyspace_.ShardOf(key, hash);
-  if (shard < shards.first || shard >= shards.end) return;
-  const Table* const table = keyspace_.shard(shard).FindTable(static_cast<uint32_t>(payload[0]));
-  if (table != nullptr) table->Prefetch(hash);
+  DCHECK(payloads.size() <= kExpectedMax);
+  // The tables of other shards are not held any more.
+  if (shards != expected_shards_) expected_count_ = 0;
+  expected_shards_ = shards;
+  for (size_t i = 0; i < expected_count_; ++i) expected_[i].table->TouchEntry(expected_[i].hash);
+  expected_count_ = 0;
+  for (const std::string_view payload : payloads) {
+    if (payload.size() <= kHeadBytes || payload[0] < 0) continue;
+    const char* at = payload.data() + kHeadBytes;
+    std::string_view key;
+    if (!TakeBytes(&at, payload.data() + payload.size(), &key)) continue;
+    const uint64_t hash = keyspace_.Hash(key);
+    const uint32_t shard = keyspace_.ShardOf(key, hash);
+    if (shard < shards.first || shard >= shards.end) continue;
+    const Table* const table = keyspace_.shard(shard).FindTable(static_cast<uint32_t>(payload[0]));
+    if (table != nullptr) expected_[expected_count_++] = {table, hash};
+  }
+  // Close together: as many misses at once as the processor can have.
+  for (size_t i = 0; i < expected_count_; ++i) expected_[i].table->TouchBucket(expected_[i].hash);
 }
 
 Status Replayer::Begin(uint32_t db, std::string_view key, std::string_view name,

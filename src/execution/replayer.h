@@ -5,7 +5,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -21,6 +23,8 @@ namespace crab {
 // Shards first ... end - 1.
 struct ShardRange {
   uint32_t first, end;
+
+  bool operator==(const ShardRange&) const = default;
 };
 
 class Replayer {
@@ -31,15 +35,21 @@ class Replayer {
   // is an error, and a broadcast is applied to these shards alone. What stood before the effect
   // that an error names has been applied.
   Status Replay(std::string_view effects, ShardRange shards);
-  // Asks the memory for what the first effect of a payload is about to look at. Any bytes will do:
-  // what is no effect, or one of other shards than those at hand, is passed over.
-  void Prefetch(std::string_view payload, ShardRange shards) const;
+  // Asks the memory for what the first effects of the payloads that come next will look at, and for
+  // more of what was asked for by the call before, of the same shards. At most kExpectedMax. Any
+  // bytes will do: what is no effect, or one of other shards than those at hand, is passed over.
+  void Expect(std::span<const std::string_view> payloads, ShardRange shards);
+  static constexpr size_t kExpectedMax = 32;
   // Whether Replay could, of effects of any shards: each is known, its arguments and its database
   // suit. What ran atomically is asked before a part of it is replayed.
   Status Check(std::string_view effects);
 
  private:
   struct PlainSet;
+  struct Expected {
+    const Table* table;
+    uint64_t hash;
+  };
 
   // Takes one from the front of `effects`. False: something else stands there, or it is damaged.
   static bool TakePlainSet(std::string_view* effects, PlainSet* set);
@@ -61,6 +71,9 @@ class Replayer {
   Buffer discarded_;  // the handlers' replies
   resp::Reply reply_;
   Client client_;
+  std::array<Expected, kExpectedMax> expected_;
+  size_t expected_count_ = 0;
+  ShardRange expected_shards_{0, 0};
 };
 
 }  // namespace crab

@@ -5,6 +5,7 @@
 
 #include "src/keyspace/effects.h"
 #include "utils/check.h"
+#include "utils/touch.h"
 
 namespace crab {
 
@@ -14,7 +15,7 @@ namespace {
 // they read themselves on the way was brought on before, or they wait for it.
 void FetchEntries(Bucket* chain) {
   Table::ForEachOfChain(chain, [](Table::Place place) {
-    __builtin_prefetch(place.entry());
+    Touch(place.entry());
     return true;
   });
 }
@@ -22,11 +23,11 @@ void FetchEntries(Bucket* chain) {
 void FetchValues(Bucket* chain) {
   // The processor guesses the lines behind these.
   constexpr size_t kBytes = 256;
-  constexpr size_t kLine = 64;
+  static_assert(kBytes <= kInlineBytesMax + 1);  // a large one has at least so many
   Table::ForEachOfChain(chain, [](Table::Place place) {
     if (!place.entry()->is_large()) return true;
     const auto* value = reinterpret_cast<const char*>(place.entry()->large());
-    for (size_t i = 0; i < kBytes; i += kLine) __builtin_prefetch(value + i);
+    for (size_t i = 0; i < kBytes; i += kCacheLineBytes) Touch(value + i);
     return true;
   });
 }
@@ -114,12 +115,12 @@ bool Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, bool
     uint64_t next = 0;         // the cursor behind it
   };
   uint64_t ahead = *cursor;
-  bool ended = false;
+  bool pulled_all = false;
   const auto pull = [&] {
     Chain chain;
-    if (ended) return chain;
+    if (pulled_all) return chain;
     chain.next = ahead = table.Scan(ahead, &chain.bucket);
-    ended = ahead == 0;
+    pulled_all = ahead == 0;
     return chain;
   };
 
@@ -128,7 +129,7 @@ bool Snapshot::WalkTable(uint32_t shard, const Table& table, uint32_t name, bool
   FetchEntries(second.bucket);
   for (size_t work = 1;; ++work) {
     const Chain fourth = pull();
-    __builtin_prefetch(fourth.bucket);
+    if (fourth.bucket != nullptr) Touch(fourth.bucket);
     FetchEntries(third.bucket);
     FetchValues(second.bucket);
     // A value that is shared is quickly given, whatever its size, so that the time a step takes

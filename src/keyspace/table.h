@@ -19,6 +19,7 @@
 #include "src/keyspace/entry.h"
 #include "src/keyspace/expiry.h"
 #include "utils/check.h"
+#include "utils/touch.h"
 
 namespace crab {
 
@@ -92,9 +93,16 @@ class Table {
     }
     return {};
   }
-  // Asks the memory for the bucket of a key that will be looked for.
-  void Prefetch(uint64_t hash) const {
-    if (bucket_count_ > 0) __builtin_prefetch(BucketOf(hash));
+  // Ask the memory for what looking for a key will need: first its bucket, and once that has come,
+  // the entry that will be met there.
+  void TouchBucket(uint64_t hash) const {
+    if (bucket_count_ > 0) Touch(BucketOf(hash));
+  }
+  void TouchEntry(uint64_t hash) const {
+    if (bucket_count_ == 0) return;
+    const Bucket* const bucket = BucketOf(hash);
+    const uint32_t matches = bucket->Matches(Fingerprint(hash));
+    if (matches != 0) Touch(bucket->entry(__builtin_ctz(matches)));
   }
   // Where this very entry is; CHECKs that it is here.
   Place Locate(uint64_t hash, const Entry* entry) const;

@@ -169,7 +169,7 @@ bool Loader::ReplayPiece(const wal::Backlog::Piece& piece, Replayer& replayer) {
   if (!done_[unit] && !failed_) {
     auto whole = backlog_->Replay(
         piece, [&](const wal::Backlog::Part& part) { return Apply(part, replayer, shards); },
-        [&](std::string_view payload) { replayer.Prefetch(payload, shards); });
+        [&](std::span<const std::string_view> next) { replayer.Expect(next, shards); });
     if (!whole.ok()) {
       Fail(whole.TakeStatus());
     } else if (*whole) {

@@ -154,7 +154,9 @@ TEST(BacklogTest, EveryRecordOfAStageHasBeenReadAhead) {
       if (!*given) break;
       const auto replayed = backlog->Replay(
           piece, [&](const Backlog::Part&) { return ++applied, Status::Ok(); },
-          [&](std::string_view payload) { read += !payload.empty(); });
+          [&](std::span<const std::string_view> payloads) {
+            read += static_cast<int>(payloads.size());
+          });
       ASSERT_TRUE(replayed.ok()) << replayed.message();
     }
     EXPECT_EQ(applied, kRecords);

@@ -75,7 +75,7 @@ class FakeBacklog : public wal::Backlog {
     }
     if (unit == fails_at) return Status::Error("cannot read wal-1.log: Input/output error");
     for (const Record& record : units_[unit]) {
-      ahead(record.payload);
+      ahead(std::vector<std::string_view>{record.payload});
       const Status status = apply({record.lsn, record.type, false, record.payload, record.whole});
       std::lock_guard lock(mutex_);
       if (status.ok()) {
