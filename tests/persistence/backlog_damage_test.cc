@@ -213,6 +213,20 @@ void TryDamageInSegments(const Made& made, int every) {
           made, [&](SimDisk& disk) { disk.ZeroSector(path, sector); }, true, sector);
       if (testing::Test::HasFatalFailure()) return;
     }
+    constexpr uint64_t kSectorsOfBlock = SimDisk::kBlockBytes / SimDisk::kSectorBytes;
+    for (uint64_t block = 0; block * SimDisk::kBlockBytes < size;
+         block += LongTests() ? 1 : 1 + random() % (4 * static_cast<uint64_t>(every))) {
+      SCOPED_TRACE(testing::Message() << path << " unreadable block " << block);
+      const auto damage = [&](SimDisk& disk) {
+        for (uint64_t sector = block * kSectorsOfBlock;
+             sector < (block + 1) * kSectorsOfBlock && sector * SimDisk::kSectorBytes < size;
+             ++sector) {
+          disk.BreakSector(path, sector);
+        }
+      };
+      TryDamage(made, damage, true, block);
+      if (testing::Test::HasFatalFailure()) return;
+    }
     for (int i = 0; i < ((LongTests() ? 2000 : 8) / every); ++i) {
       const uint64_t cut = random() % size;
       SCOPED_TRACE(testing::Message() << path << " cut at " << cut);
@@ -232,6 +246,29 @@ TEST(BacklogDamageTest, TellsOfEveryDamageInASegment) {
     TryDamageInSegments(SmallLog(TestSeed(), checkpoints), /*every=*/1);
     if (HasFatalFailure()) return;
   }
+}
+
+// Clients may have taken them all while the data is still being loaded.
+TEST(BacklogDamageTest, UnitsAreWholeWithoutFileDescriptors) {
+  const Made made = SmallLog(TestSeed(), false);
+  std::unique_ptr<Backlog> backlog;
+  auto log = wal::Log::Open(*made.disk, made.options, &backlog);
+  ASSERT_TRUE(log.ok()) << log.message();
+  ASSERT_GT(backlog->units(), 1u);
+  Data data;
+  for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
+    const auto mine = [&](int key) { return ShardOf(key, backlog->units()) == unit; };
+    const auto replayed = backlog->Replay({unit}, [&](const Backlog::Part& part) {
+      ApplyEffects(part.payload, mine, &data);
+      return Status::Ok();
+    });
+    ASSERT_TRUE(replayed.ok()) << replayed.message();
+    made.disk->AddFault({.calls = kOpen, .error = EMFILE, .for_ever = true});
+  }
+  EXPECT_GT(made.disk->failed_calls(), 0u);
+  EXPECT_TRUE(backlog->report().lost.empty());
+  EXPECT_TRUE(data == made.data);
+  made.disk->ClearFaults();
 }
 
 TEST(BacklogDamageTest, TellsOfEveryDamageInASegmentOfPacks) {
