@@ -128,7 +128,8 @@ void Replayer::Expect(std::span<const std::string_view> payloads, ShardRange sha
   // The tables of other shards are not held any more.
   if (shards != expected_shards_) expected_count_ = 0;
   expected_shards_ = shards;
-  for (size_t i = 0; i < expected_count_; ++i) expected_[i].table->TouchEntry(expected_[i].hash);
+  for (size_t i = 0; i < expected_count_; ++i)
+    expected_[i].table->TouchBehindBucket(expected_[i].hash);
   expected_count_ = 0;
   for (const std::string_view payload : payloads) {
     if (payload.size() <= kHeadBytes || payload[0] < 0) continue;

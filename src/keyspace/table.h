@@ -94,15 +94,19 @@ class Table {
     return {};
   }
   // Ask the memory for what looking for a key will need: first its bucket, and once that has come,
-  // the entry that will be met there.
+  // what will be looked at next, an entry or another bucket.
   void TouchBucket(uint64_t hash) const {
     if (bucket_count_ > 0) Touch(BucketOf(hash));
   }
-  void TouchEntry(uint64_t hash) const {
+  void TouchBehindBucket(uint64_t hash) const {
     if (bucket_count_ == 0) return;
     const Bucket* const bucket = BucketOf(hash);
     const uint32_t matches = bucket->Matches(Fingerprint(hash));
-    if (matches != 0) Touch(bucket->entry(__builtin_ctz(matches)));
+    if (matches != 0) {
+      Touch(bucket->entry(__builtin_ctz(matches)));
+    } else if (bucket->next() != nullptr) {
+      Touch(bucket->next());
+    }
   }
   // Where this very entry is; CHECKs that it is here.
   Place Locate(uint64_t hash, const Entry* entry) const;
