@@ -510,8 +510,10 @@ Status LogImpl::FinishLog() {
     MeetDiskError(finished, /*sync=*/true);
   }
   if (!finished.ok()) {
-    return std::move(finished).Annotate("LSNs from " + std::to_string(durable_lsn() + 1) + " to " +
-                                        std::to_string(last) + " are not on disk");
+    const Lsn durable = durable_lsn();
+    return std::move(finished).Annotate(
+        durable < last ? LostText(durable + 1, last) + " not on disk"
+                       : "all records are on disk, only the mark of a clean stop is not");
   }
   // The zeroes behind the STOP frame have no use; a file system that keeps them does no harm.
   (void)segment_->Trim();

@@ -220,6 +220,29 @@ TEST(LogTroubleGapTest, DegradesBehindAGapWhereTheProcessDoesNotExit) {
   EXPECT_TRUE(log.Stop().ok());
 }
 
+TEST(LogStopTest, SaysWhatIsNotOnTheDisk) {
+  for (const bool one_more : {false, true}) {
+    wal::Options options = LogOptions(SyncPolicy::kAsync);
+    options.on_error = OnError::kRefuse;
+    options.flush_interval_ms = 1u << 30;
+    SimDisk disk;
+    Boot boot = BootLog(disk, options);
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    const Lsn last = boot.log->Append(RecordType::kEffect, 3, "a record");
+    boot.log->RequestSync();
+    ASSERT_TRUE(WaitDurable(*boot.log, last));
+    disk.AddFault({.calls = kWrite | kCreate, .error = ENOSPC, .for_ever = true});
+    if (one_more) (void)boot.log->Append(RecordType::kEffect, 3, "another");
+    const Status stopped = boot.log->Stop();
+    ASSERT_FALSE(stopped.ok());
+    const std::string expected = one_more
+                                     ? "LSN " + std::to_string(last + 1) + " not on disk"
+                                     : "all records are on disk, only the mark of a clean stop";
+    EXPECT_NE(stopped.message().find(expected), std::string::npos) << stopped.message();
+    disk.ClearFaults();
+  }
+}
+
 // What starts the server reads its standard error, an operator its log file.
 TEST(LogTroubleDeathTest, SaysBothInTheLogAndOnStandardErrorWhyItExits) {
   TemporaryDirectory directory;
