@@ -25,9 +25,7 @@
 namespace crab::wal {
 namespace {
 
-// What ran atomically on many shards is checked once, not by every unit anew; so many are
-// remembered.
-constexpr size_t kLargeTxnBytes = size_t{16} << 10;
+// Large transactions are checked once, not by every unit anew; so many are remembered.
 constexpr size_t kCheckedTxnsMax = 4096;
 
 }  // namespace
@@ -236,15 +234,43 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
 
 // --- one segment ---------------------------------------------------------------------------------
 
+namespace {
+
+Status LoadFrom(const Source& source, uint64_t offset, uint64_t count) {
+  if (source.loaded || source.mapping->Load(offset, count).ok()) return Status::Ok();
+  return source.mapping->Load(offset, count);  // a hiccup passes
+}
+
+// Not checked; false: none fits there, or the disk does not give it.
+bool MappedFrame(const Source& source, uint64_t offset, FrameHeader* header,
+                 std::string_view* frame) {
+  if (offset < kSegmentHeaderBytes || offset > source.bytes) return false;
+  const std::string_view bytes = source.mapping->bytes().substr(offset, source.bytes - offset);
+  if (bytes.size() < sizeof(*header) || !LoadFrom(source, offset, sizeof(*header)).ok()) {
+    return false;
+  }
+  std::memcpy(header, bytes.data(), sizeof(*header));
+  *frame = bytes.substr(0, FrameBytes(header->length));
+  return frame->size() == FrameBytes(header->length) &&
+         LoadFrom(source, offset, frame->size()).ok();
+}
+
+// What is read of a record at once: all of one that is not much larger than others in its segment.
+// To read less costs no less.
+uint64_t FirstBytes(const Source& source) {
+  constexpr uint64_t kBytesMin = 512;
+  if (source.segment.records == 0) return kBytesMin;  // not stated
+  const uint64_t bytes = source.bytes / source.segment.records * 5 / 4;
+  return bytes > kLargeRecordBytes ? kBytesMin : std::max(bytes, kBytesMin);
+}
+
+}  // namespace
+
 FrameReader::FrameReader(Disk& disk, const Source& source, const ReadAhead* read)
     : disk_(disk),
       source_(source),
-      read_(read == nullptr ? nullptr : read->Find(source.segment.info.number)) {
-  constexpr uint64_t kFirstBytesMin = 512, kFirstBytesMax = 128 << 10;
-  const uint64_t records = std::max<uint64_t>(source.segment.records, 1);
-  first_bytes_ = std::clamp(source.bytes / records + kFirstBytesMin / 4, kFirstBytesMin,
-                            source.segment.records == 0 ? kFirstBytesMin : kFirstBytesMax);
-}
+      read_(read == nullptr ? nullptr : read->Find(source.segment.info.number)),
+      first_bytes_(FirstBytes(source)) {}
 
 bool FrameReader::Read(uint64_t offset, FrameHeader* header, std::string_view* frame) {
   if (read_ != nullptr && offset >= read_->place.begin && offset < read_->place.end) {
@@ -256,16 +282,17 @@ bool FrameReader::Read(uint64_t offset, FrameHeader* header, std::string_view* f
       if (frame->size() == FrameBytes(header->length)) return true;
     }
   }
+  if (source_.loaded) return MappedFrame(source_, offset, header, frame);
   if (offset < kSegmentHeaderBytes || offset > source_.bytes) return false;
   const uint64_t limit = source_.bytes - offset;
   if (limit < sizeof(*header)) return false;
   uint64_t got = std::min(first_bytes_, limit);
   if (!Fetch(offset, 0, got)) {
-    // Beside the pages that the disk does not give there are good ones; and a hiccup passes.
-    got = sizeof(*header);
+    got = sizeof(*header);  // beside the pages that the disk does not give there are good ones
     if (!Fetch(offset, 0, got)) return false;
   }
   std::memcpy(header, buffer_.data(), sizeof(*header));
+  if (header->length > kLargeRecordBytes) return MappedFrame(source_, offset, header, frame);
   const uint64_t size = FrameBytes(header->length);
   if (size > limit || (size > got && !Fetch(offset, got, size))) return false;
   *frame = {buffer_.data(), size};
@@ -281,13 +308,14 @@ bool FrameReader::Fetch(uint64_t offset, uint64_t begin, uint64_t end) {
     if (opened.ok()) {
       file_ = std::move(opened).value();
     } else {
-      // Clients may have taken all file descriptors; the mapping is there.
-      if (!source_.mapping->Load(offset + begin, size).ok()) return false;
+      // Clients may have taken all file descriptors since the segment was mapped.
+      if (!LoadFrom(source_, offset + begin, size).ok()) return false;
       std::memcpy(to, source_.mapping->bytes().data() + offset + begin, size);
       return true;
     }
   }
-  const auto got = file_->ReadAt(offset + begin, {to, size});
+  auto got = file_->ReadAt(offset + begin, {to, size});
+  if (!got.ok()) got = file_->ReadAt(offset + begin, {to, size});  // a hiccup passes
   return got.ok() && *got == size;
 }
 
@@ -314,6 +342,7 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
     return Status::Ok();
   }
   source.bytes = std::min<uint64_t>(source.mapping->bytes().size(), source.segment.end);
+  source.loaded = by_turns_ && source.mapping->Load(0, source.bytes).ok();
   if (source.segment.places == nullptr && !ReadIndexes(source)) {
     source.indexes.clear();
     source.segment.places = TRY(MakePlaces(source, checkpoint_lsn));
@@ -321,23 +350,6 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
   source.prepared.store(true, std::memory_order_release);
   return Status::Ok();
 }
-
-namespace {
-
-// Not checked; false: none fits there, or the disk does not give it.
-bool MappedFrame(const Source& source, uint64_t offset, FrameHeader* header,
-                 std::string_view* frame) {
-  if (offset < kSegmentHeaderBytes || offset > source.bytes) return false;
-  const uint64_t limit = source.bytes - offset;
-  if (limit < sizeof(*header) || !source.mapping->Load(offset, sizeof(*header)).ok()) return false;
-  const std::string_view bytes = source.mapping->bytes().substr(offset, limit);
-  std::memcpy(header, bytes.data(), sizeof(*header));
-  *frame = bytes.substr(0, FrameBytes(header->length));
-  return frame->size() == FrameBytes(header->length) &&
-         source.mapping->Load(offset, frame->size()).ok();
-}
-
-}  // namespace
 
 // False where they do not tell of every record in the segment.
 bool LogBacklog::ReadIndexes(Source& source) {
@@ -478,7 +490,7 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
     bool good = reader.Read(offset, &header, &frame);
     if (good) {
       const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
-                         header.length > kLargeTxnBytes && units_ > 1;
+                         header.length > kLargeRecordBytes && units_ > 1;
       const Checked copy = {source.segment.info.number, offset, frame.data()};
       if (!large || !IsChecked(copy)) {
         good = source.Checks(offset, header, frame);

@@ -42,7 +42,7 @@ class Backlog {
 
   // Told of the beginnings of payloads that will be applied soon, some at a time and the next ones
   // before those are applied, so that what they are about can be on its way from memory by then.
-  // None: nothing follows those it was told of last. Nothing there has been checked yet.
+  // Possibly none. Nothing there has been checked yet.
   using Ahead = std::function<void(std::span<const std::string_view> payloads)>;
   static constexpr size_t kToldMax = 16;  // at a time
 

@@ -45,6 +45,10 @@ constexpr uint64_t kStageBytesMax = uint64_t{16} << 20;
 // its INDEX frames tell of may begin as far before it as they are apart.
 constexpr uint64_t kReadAheadBytesMax = kStageBytesMax + kIndexedBytes;
 constexpr size_t kReadAheads = 3;
+// Records from this size on are not copied: what ran atomically on many shards would be by each
+// unit. Where one stands in memory is its own place, then.
+constexpr uint64_t kLargeRecordBytes = uint64_t{16} << 10;
+
 // Who applies the records of one unit asks for them by groups: they stand far apart, and each is a
 // miss of the cache, often of the TLB too. A group's first lines are asked for while the group two
 // before it is applied, and what it is about while the one before it is.
@@ -116,7 +120,7 @@ struct SegmentPart {
   uint64_t begin, end;
 };
 
-// A stage's bytes, read. A client's unit, which needs few of them, is read record by record.
+// A stage's bytes, read.
 struct ReadAhead {
   struct Part {
     SegmentPart place;
@@ -142,6 +146,7 @@ struct Source {
   // Constant once prepared.
   std::unique_ptr<Mapping> mapping;  // null: the disk does not give the file at all
   uint64_t bytes = 0;                // of the file, that count
+  bool loaded = false;               // all of the mapping, for units that all go through it
   struct Index {
     uint64_t offset;  // of its frame; the records that it tells of stand before it
     IndexView view;
@@ -158,8 +163,9 @@ struct Source {
   }
 };
 
-// Gives the frames of one segment to one thread: from what has been read ahead, else from the file,
-// one by one. To take them from a mapping would cost a page fault for each.
+// Gives the frames of one segment to one thread: from what has been read ahead, else, as for a
+// client's unit, which needs few of them, from the file one by one. To take small ones from the
+// mapping would cost a page fault each.
 class FrameReader {
  public:
   FrameReader(Disk& disk, const Source& source, const ReadAhead* read);

@@ -159,7 +159,7 @@ void LogBacklog::ReplayBundle(const Bundle& bundle, Call& call) {
   Approach approach(call.offsets, call.ahead);
   for (size_t i = 0; i < call.offsets.size(); ++i) {
     approach.To(i, [&](uint64_t offset) { return plain.substr(offset, Approach::kPeekedBytes); });
-    const char* const record = bundle.plain.data() + call.offsets[i];
+    const char* const record = plain.data() + call.offsets[i];
     FrameHeader header;
     std::memcpy(&header, record, sizeof(header));
     if (header.lsn <= call.last_lsn) continue;

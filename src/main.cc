@@ -72,6 +72,7 @@ int main(int argc, char** argv) {
   }
   crab::LogInfo("ready to accept connections; try: " + FirstCommand((*server)->config()));
   const crab::Status status = (*server)->Run();
+  (*server)->LeaveKeyspace();
   if (!pidfile.empty()) unlink(pidfile.c_str());
   if (!status.ok()) return fail(status.message());
   crab::LogInfo((*server)->config().enable_wal ? "stopped, the log is on disk"

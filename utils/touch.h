@@ -1,7 +1,7 @@
-// Touch: asks for the cache line at an address without waiting for it. A load whose result nobody
-// needs, where a prefetch instruction would do if it were kept: measured on virtual machines, those
-// to pages that the TLB does not have are dropped (half of all time of a restart went into misses
-// that had been prefetched). So the address must be readable.
+// Touch: asks for the cache line at an address without waiting for it, by a load whose result
+// nobody needs; so the address must be readable. Prefetch instructions were measured to do nothing
+// here on a virtual machine: half of a restart's user time went into misses that had been
+// prefetched.
 #pragma once
 
 #include <cstddef>

@@ -144,7 +144,7 @@ class WalBench(Bench):
         """Seconds from the start of the process to the first value, and to all of the data."""
         # Warm: from the page cache, into memory that a process before has had. On a virtual machine
         # that gives free memory back, the first touch of it costs several times the whole restart.
-        self.floor(server)
+        self.floor(log_files(server) * 2)
         began = time.monotonic()
         server.spawn()
         first = None
@@ -166,9 +166,9 @@ class WalBench(Bench):
                 return first, time.monotonic() - began
             time.sleep(0.02)  # to ask oftener would take a part of a core
 
-    def floor(self, server):
-        """Seconds to read the log, compute its checksums and copy it into fresh memory."""
-        line = [self.tool("memory_floor"), str(os.cpu_count()), *log_files(server)]
+    def floor(self, files):
+        """Seconds to read files, compute their checksums and copy them into fresh memory."""
+        line = [self.tool("memory_floor"), str(os.cpu_count()), *files]
         return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[0])
 
     def recovery(self):
@@ -202,7 +202,7 @@ class WalBench(Bench):
                     first.add(times[0][0], times[1][0])
                     whole.add(times[0][1], times[1][1])
                     if value_bytes == max(RECOVERY_GOALS):
-                        floor.add(self.floor(own), times[1][1])
+                        floor.add(self.floor(log_files(own)), times[1][1])
                     progress(f"{label} {run + 1}/{RECOVERY_RUNS}")
             rows += [first, whole] + ([floor] if floor.pairs else [])
         return rows
@@ -430,7 +430,7 @@ def main():
     print("stall, or the floor of the machine.\n")
     print("\n".join(conditions(chosen)))
     print(
-        f"- data: {figure(LOG_BYTES * chosen.scale)} B of log from a warm page cache; checkpoint of "
+        f"- data: {figure(LOG_BYTES * chosen.scale)} B of log from a warm page cache into memory that was in use before; checkpoint of "
         f"{figure(CHECKPOINT_BYTES * chosen.scale)} B in values of {CHECKPOINT_VALUE_BYTES} B, a load "
         f"of half reads, half writes at {LOAD_PART:.0%} of its maximum; scale {chosen.scale:g}"
     )

@@ -124,7 +124,7 @@ Status Replayer::Replay(std::string_view effects, ShardRange shards) {
 
 void Replayer::Expect(std::span<const std::string_view> payloads, ShardRange shards) {
   constexpr size_t kHeadBytes = 3;  // database, effect and number of arguments, where all are small
-  DCHECK(payloads.size() <= kExpectedMax);
+  CHECK_LE(payloads.size(), kExpectedMax);
   // The tables of other shards are not held any more.
   if (shards != expected_shards_) expected_count_ = 0;
   expected_shards_ = shards;

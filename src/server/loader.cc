@@ -167,6 +167,7 @@ bool Loader::ReplayPiece(const wal::Backlog::Piece& piece, Replayer& replayer) {
   const ShardRange shards{unit * shards_per_unit_, (unit + 1) * shards_per_unit_};
   for (uint32_t i = shards.first; i < shards.end; ++i) LockShard(keyspace_.shard(i));
   if (!done_[unit] && !failed_) {
+    static_assert(wal::Backlog::kToldMax <= Replayer::kExpectedMax);
     auto whole = backlog_->Replay(
         piece, [&](const wal::Backlog::Part& part) { return Apply(part, replayer, shards); },
         [&](std::span<const std::string_view> next) { replayer.Expect(next, shards); });

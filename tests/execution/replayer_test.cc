@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <random>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace crab {
@@ -65,6 +68,53 @@ TEST_F(ReplayerTest, SetsStringsWithAndWithoutADeadline) {
   EXPECT_EQ(Replay(Set("a", large, 7) + Set("b", "-12", 8)), "");
   EXPECT_EQ(Get("a"), large + "@7");
   EXPECT_EQ(Get("b"), "-12@8");
+}
+
+// What is asked for ahead may have moved, or be gone, when it is looked at again.
+TEST_F(ReplayerTest, ExpectingChangesNothing) {
+  Keyspace other({.shard_count = 16, .databases = 4, .hash_seed = 1});
+  Replayer plain(other, registry_);
+  std::mt19937_64 random(1);
+  const auto next = [&] {
+    const std::string key = "key:" + std::to_string(random() % 3000);
+    const auto db = static_cast<uint32_t>(random() % 2);
+    switch (random() % 400) {
+      case 0:
+        return Effect(EffectId::kFlushall, {});
+      case 1:
+        return Effect(EffectId::kSwapdb, {"0", "1"});
+      case 2:
+        return std::string("\0\x01\x02\x7f", 4);  // no effect at all
+      default:
+        break;
+    }
+    if (random() % 3 == 0) return Effect(EffectId::kDel, {key}, db);
+    return Set(key, std::string(random() % 300, 'v'), kNoDeadline, db);
+  };
+  constexpr ShardRange kAll = {0, 16};
+  std::vector<std::string> now, soon;
+  for (int round = 0; round < 2000; ++round) {
+    now = std::exchange(soon, {});
+    for (size_t i = 0; i < random() % (Replayer::kExpectedMax + 1); ++i) soon.push_back(next());
+    const std::vector<std::string_view> payloads(soon.begin(), soon.end());
+    if (round % 50 == 0) replayer_.Expect(payloads, {4, 8});
+    replayer_.Expect(payloads, kAll);
+    for (const std::string& effect : now) {
+      ASSERT_EQ(replayer_.Replay(effect, kAll).message(), plain.Replay(effect, kAll).message());
+    }
+  }
+  for (uint32_t db = 0; db < 2; ++db) {
+    ASSERT_EQ(keyspace_.Size(db), other.Size(db));
+    std::map<std::string, std::string> contents[2];
+    for (const Keyspace* each : {&keyspace_, &other}) {
+      each->ForEach(db, [&](const Entry& entry) {
+        char scratch[24];
+        contents[each == &other][std::string(entry.key())] = entry.StringBytes(scratch);
+        return true;
+      });
+    }
+    ASSERT_EQ(contents[0], contents[1]);
+  }
 }
 
 // The short way of the commonest effects and the handler's: what the writer never writes, words in

@@ -248,9 +248,45 @@ TEST(BacklogDamageTest, TellsOfEveryDamageInASegment) {
   }
 }
 
-// Clients may have taken them all while the data is still being loaded.
+// Records of all sizes: what is read at once, in two steps, and what is taken from the mapping.
+Made MixedLog(uint64_t seed) {
+  Maker maker(seed);
+  maker.Run(OptionsFor(8), 60, false, 40'000);
+  maker.Run(OptionsFor(8), 60, false, 40'000);
+  maker.Run(OptionsFor(8), 0, false, 20);
+  return maker.Take();
+}
+
+TEST(BacklogDamageTest, AnErrorOfTheDiskThatPassesCostsNothing) {
+  const Made made = MixedLog(TestSeed());
+  for (const DiskCall call : {kRead, kMap}) {
+    bool failed = true;
+    for (uint64_t nth = 1; failed; ++nth) {
+      SCOPED_TRACE(testing::Message() << "call " << call << " number " << nth);
+      auto disk = made.disk->Kill();
+      std::unique_ptr<Backlog> backlog;
+      auto log = wal::Log::Open(*disk, made.options, &backlog);
+      ASSERT_TRUE(log.ok()) << log.message();
+      disk->AddFault({.calls = static_cast<uint32_t>(call), .nth = nth, .error = EIO});
+      Data data;
+      for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
+        const auto mine = [&](int key) { return ShardOf(key, backlog->units()) == unit; };
+        const auto replayed = backlog->Replay({unit}, [&](const Backlog::Part& part) {
+          ApplyEffects(part.payload, mine, &data);
+          return Status::Ok();
+        });
+        ASSERT_TRUE(replayed.ok()) << replayed.message();
+      }
+      failed = disk->failed_calls() > 0;
+      ASSERT_TRUE(backlog->report().lost.empty());
+      ASSERT_TRUE(data == made.data);
+    }
+  }
+}
+
+// Clients may have taken them all since the segments were mapped.
 TEST(BacklogDamageTest, UnitsAreWholeWithoutFileDescriptors) {
-  const Made made = SmallLog(TestSeed(), false);
+  const Made made = MixedLog(TestSeed());
   std::unique_ptr<Backlog> backlog;
   auto log = wal::Log::Open(*made.disk, made.options, &backlog);
   ASSERT_TRUE(log.ok()) << log.message();
