@@ -67,8 +67,9 @@ std::string PayloadFor(Lsn lsn) {
   }
 }
 
-// Runs a child and kills it after a while; returns the last LSN that it reported, 0 for none.
-Lsn RunAndKill(const wal::Options& options, std::chrono::microseconds life) {
+// Runs a child and kills it after a while, counted from its beginning or from its first report;
+// returns the last LSN that it reported, 0 for none.
+Lsn RunAndKill(const wal::Options& options, std::chrono::microseconds life, bool from_report) {
   int ends[2];
   EXPECT_EQ(pipe(ends), 0);
   const pid_t child = fork();
@@ -77,11 +78,14 @@ Lsn RunAndKill(const wal::Options& options, std::chrono::microseconds life) {
     AppendUntilKilled(options, ends[1]);
   }
   close(ends[1]);
-  Lsn last = 0;
+  std::atomic<Lsn> last{0};
   std::thread listener([&] {  // drains, or the child would wait for the pipe
     Lsn lsn;
     while (read(ends[0], &lsn, sizeof(lsn)) == sizeof(lsn)) last = lsn;
   });
+  if (from_report) {
+    EXPECT_TRUE(Eventually([&] { return last > 0; }));
+  }
   std::this_thread::sleep_for(life);
   EXPECT_EQ(kill(child, SIGKILL), 0);
   int status = 0;
@@ -106,8 +110,9 @@ TEST_P(LogKillTest, LosesNothingAcknowledgedOnKill9) {
   for (int i = 0; i < kills; ++i) {
     SCOPED_TRACE(testing::Message() << "kill " << i);
     // Some die while they start.
-    const auto life = std::chrono::microseconds(Mix(TestSeed(), i) % (i % 3 == 0 ? 5000 : 60000));
-    acknowledged = std::max(acknowledged, RunAndKill(options, life));
+    const bool starts = i % 3 == 0;
+    const auto life = std::chrono::microseconds(Mix(TestSeed(), i) % (starts ? 5000 : 60000));
+    acknowledged = std::max(acknowledged, RunAndKill(options, life, !starts));
     if (i % 3 != 2) continue;  // now and then two or three die before anyone looks
     Boot boot = BootLog(wal::RealDisk(), options);
     ASSERT_NE(boot.log, nullptr) << boot.error;
