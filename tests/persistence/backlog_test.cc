@@ -164,6 +164,33 @@ TEST(BacklogTest, EveryRecordOfAStageHasBeenReadAhead) {
   }
 }
 
+// What concerns all units is met by each of them, counted and told once.
+TEST(BacklogTest, WhatSuitsNoUnitIsToldOnce) {
+  SimDisk disk;
+  const wal::Options options = OptionsFor(64);
+  Lsn lsn = 0;
+  {
+    std::unique_ptr<Backlog> nothing;
+    auto log = wal::Log::Open(disk, options, &nothing);
+    ASSERT_TRUE(log.ok()) << log.message();
+    lsn = (*log)->Append(RecordType::kBroadcast, wal::kBroadcastShard, AddToAll(1));
+    ASSERT_TRUE((*log)->Stop().ok());
+  }
+  std::unique_ptr<Backlog> backlog;
+  auto log = wal::Log::Open(disk, options, &backlog);
+  ASSERT_TRUE(log.ok()) << log.message();
+  ASSERT_EQ(backlog->units(), 64u);
+  for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
+    const auto replayed =
+        backlog->Replay({unit}, [](const Backlog::Part&) { return Status::Error("unheard of"); });
+    ASSERT_TRUE(replayed.ok()) << replayed.message();
+  }
+  const RecoveryReport report = backlog->report();
+  ASSERT_EQ(report.warnings.size(), 1u);
+  EXPECT_EQ(report.warnings.front(), "LSN " + std::to_string(lsn) + ": unheard of");
+  EXPECT_EQ(report.entries_skipped, 1u);
+}
+
 TEST(BacklogTest, PacksAreReplayedByUnitsInWindows) {
   wal::Options options = OptionsFor(16);
   options.compression = wal::Compression::kLz4;
