@@ -144,7 +144,7 @@ class WalBench(Bench):
         """Seconds from the start of the process to the first value, and to all of the data."""
         # Warm: from the page cache, into memory that a process before has had. On a virtual machine
         # that gives free memory back, the first touch of it costs several times the whole restart.
-        self.floor(log_files(server) * 2)
+        self.warm(server)
         began = time.monotonic()
         server.spawn()
         first = None
@@ -164,7 +164,10 @@ class WalBench(Bench):
             facts = info(server, "persistence")
             if facts["loading"] == "0" and facts.get("wal_recovering", "0") == "0":
                 return first, time.monotonic() - began
-            time.sleep(0.02)  # to ask oftener would take a part of a core
+            time.sleep(0.01)  # to ask oftener would take a part of a core
+
+    def warm(self, server):
+        self.floor(log_files(server) * 2)
 
     def floor(self, files):
         """Seconds to read files, compute their checksums and copy them into fresh memory."""
@@ -202,6 +205,7 @@ class WalBench(Bench):
                     first.add(times[0][0], times[1][0])
                     whole.add(times[0][1], times[1][1])
                     if value_bytes == max(RECOVERY_GOALS):
+                        self.warm(own)
                         floor.add(self.floor(log_files(own)), times[1][1])
                     progress(f"{label} {run + 1}/{RECOVERY_RUNS}")
             rows += [first, whole] + ([floor] if floor.pairs else [])
