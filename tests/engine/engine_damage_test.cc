@@ -18,6 +18,7 @@
 #include "tests/engine/life.h"
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
+#include "tests/support/stated_durable.h"
 
 namespace crab::test {
 namespace {
@@ -26,13 +27,6 @@ using wal::Lsn;
 using wal::RecoveryMode;
 using wal::SyncPolicy;
 using Files = std::map<std::string, std::string>;
-
-// Bytes of a file that state that all up to an LSN is durable.
-struct Statement {
-  std::string path;
-  uint64_t begin, end;
-  Lsn durable;
-};
 
 struct Original {
   wal::Options options;
@@ -80,28 +74,7 @@ void FindStatements(Original* original) {
   auto disk = original->Disk();
   auto reader = wal::Reader::Open(*disk, kEngineDirectory, {.keys = original->options.keys});
   ASSERT_TRUE(reader.ok()) << reader.message();
-  for (const wal::SegmentInfo& segment : (*reader)->segments()) {
-    original->statements.push_back({segment.path, 0, wal::kSegmentHeaderBytes,
-                                    std::max(segment.durable_lsn, segment.first_lsn - 1)});
-  }
-  wal::Frame frame;
-  for (;;) {
-    auto more = (*reader)->Next(&frame);
-    ASSERT_TRUE(more.ok()) << more.message();
-    if (!*more) break;
-    Lsn durable = 0;
-    if (frame.type == static_cast<uint8_t>(wal::FrameType::kBatch)) {
-      wal::BatchPayload batch;
-      std::memcpy(&batch, frame.payload.data(), sizeof(batch));
-      durable = batch.durable_lsn;
-    } else if (frame.type == static_cast<uint8_t>(wal::FrameType::kSeal) ||
-               frame.type == static_cast<uint8_t>(wal::FrameType::kStop)) {
-      durable = frame.lsn;
-    }
-    if (durable == 0) continue;
-    original->statements.push_back(
-        {frame.segment->path, frame.offset, frame.offset + frame.bytes, durable});
-  }
+  original->statements = StatementsOf(**reader);
   for (const auto& [path, bytes] : original->files) {
     if (!IsCheckpoint(path)) continue;
     original->statements.push_back({path, 0, bytes.size(), *wal::CheckpointLsn(NameOf(path))});
@@ -166,25 +139,10 @@ void MakeOriginal(wal::Options options, End end, Original* original) {
   ASSERT_NO_FATAL_FAILURE(FindStatements(original));
 }
 
-struct Damage {
-  std::string path;
-  uint64_t begin = 0, end = ~uint64_t{0};  // bytes that are no longer what they were
-};
-
-// The largest LSN that an undamaged statement calls durable. Without its header a segment's other
-// statements cannot be checked, so they count for nothing. Nor does what is said behind a gap
-// without a checkpoint of that name.
+// Nothing counts that is said behind a gap without a checkpoint of that name.
 Lsn StatedDurable(const Original& original, const Files& files,
                   const std::vector<Damage>& damages) {
-  Lsn stated = 0;
-  for (const Statement& statement : original.statements) {
-    const bool hit = std::any_of(damages.begin(), damages.end(), [&](const Damage& damage) {
-      return damage.path == statement.path && damage.begin < damage.end &&
-             (damage.begin < wal::kSegmentHeaderBytes ||
-              (damage.begin < statement.end && statement.begin < damage.end));
-    });
-    if (!hit) stated = std::max(stated, statement.durable);
-  }
+  const Lsn stated = StatedDurable(original.statements, damages);
   const bool bridged = std::any_of(files.begin(), files.end(), [&](const auto& file) {
     const auto lsn = wal::CheckpointLsn(NameOf(file.first));
     return lsn && *lsn >= original.gap_checkpoint;

@@ -257,6 +257,20 @@ Made MixedLog(uint64_t seed) {
   return maker.Take();
 }
 
+// Each unit whole, one after the other; `between` runs behind each of them.
+void ReplayUnits(
+    Backlog& backlog, Data* data, const std::function<void()>& between = [] {}) {
+  for (uint32_t unit = 0; unit < backlog.units(); ++unit) {
+    const auto mine = [&](int key) { return ShardOf(key, backlog.units()) == unit; };
+    const auto replayed = backlog.Replay({unit}, [&](const Backlog::Part& part) {
+      ApplyEffects(part.payload, mine, data);
+      return Status::Ok();
+    });
+    ASSERT_TRUE(replayed.ok()) << replayed.message();
+    between();
+  }
+}
+
 TEST(BacklogDamageTest, AnErrorOfTheDiskThatPassesCostsNothing) {
   const Made made = MixedLog(TestSeed());
   for (const DiskCall call : {kRead, kMap}) {
@@ -269,14 +283,7 @@ TEST(BacklogDamageTest, AnErrorOfTheDiskThatPassesCostsNothing) {
       ASSERT_TRUE(log.ok()) << log.message();
       disk->AddFault({.calls = static_cast<uint32_t>(call), .nth = nth, .error = EIO});
       Data data;
-      for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
-        const auto mine = [&](int key) { return ShardOf(key, backlog->units()) == unit; };
-        const auto replayed = backlog->Replay({unit}, [&](const Backlog::Part& part) {
-          ApplyEffects(part.payload, mine, &data);
-          return Status::Ok();
-        });
-        ASSERT_TRUE(replayed.ok()) << replayed.message();
-      }
+      ASSERT_NO_FATAL_FAILURE(ReplayUnits(*backlog, &data));
       failed = disk->failed_calls() > 0;
       ASSERT_TRUE(backlog->report().lost.empty());
       ASSERT_TRUE(data == made.data);
@@ -292,15 +299,9 @@ TEST(BacklogDamageTest, UnitsAreWholeWithoutFileDescriptors) {
   ASSERT_TRUE(log.ok()) << log.message();
   ASSERT_GT(backlog->units(), 1u);
   Data data;
-  for (uint32_t unit = 0; unit < backlog->units(); ++unit) {
-    const auto mine = [&](int key) { return ShardOf(key, backlog->units()) == unit; };
-    const auto replayed = backlog->Replay({unit}, [&](const Backlog::Part& part) {
-      ApplyEffects(part.payload, mine, &data);
-      return Status::Ok();
-    });
-    ASSERT_TRUE(replayed.ok()) << replayed.message();
+  ASSERT_NO_FATAL_FAILURE(ReplayUnits(*backlog, &data, [&] {
     made.disk->AddFault({.calls = kOpen, .error = EMFILE, .for_ever = true});
-  }
+  }));
   EXPECT_GT(made.disk->failed_calls(), 0u);
   EXPECT_TRUE(backlog->report().lost.empty());
   EXPECT_TRUE(data == made.data);

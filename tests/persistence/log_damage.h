@@ -26,19 +26,13 @@
 #include "tests/support/log_run.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
+#include "tests/support/stated_durable.h"
 
 namespace crab::test {
 
 using wal::Lsn;
 using wal::RecoveryMode;
 using wal::SyncPolicy;
-
-// Says that everything up to `durable` was durable; stands in these bytes of the file.
-struct Statement {
-  std::string path;
-  uint64_t begin, end;
-  Lsn durable;
-};
 
 struct Original {
   std::map<std::string, std::string> files;
@@ -71,30 +65,7 @@ inline Original TakeOriginal(SimDisk& disk, const Records& records) {
   for (const std::string& path : SegmentPaths(disk)) original.files[path] = disk.Contents(path);
   auto reader = wal::Reader::Open(disk, kLogDirectory);
   EXPECT_TRUE(reader.ok()) << reader.message();
-  for (const wal::SegmentInfo& segment : (*reader)->segments()) {
-    original.statements.push_back({segment.path, 0, wal::kSegmentHeaderBytes,
-                                   std::max(segment.durable_lsn, segment.first_lsn - 1)});
-  }
-  wal::Frame frame;
-  for (;;) {
-    auto more = (*reader)->Next(&frame);
-    EXPECT_TRUE(more.ok()) << more.message();
-    if (!more.ok() || !*more) break;
-    EXPECT_EQ(frame.verdict, wal::Verdict::kGood) << frame.reason;
-    const auto type = static_cast<wal::FrameType>(frame.type);
-    Lsn durable = 0;
-    if (type == wal::FrameType::kBatch) {
-      wal::BatchPayload batch;
-      std::memcpy(&batch, frame.payload.data(), sizeof(batch));
-      durable = batch.durable_lsn;
-    } else if (type == wal::FrameType::kSeal || type == wal::FrameType::kStop) {
-      durable = frame.lsn;
-    }
-    if (durable > 0) {
-      original.statements.push_back(
-          {frame.segment->path, frame.offset, frame.offset + frame.bytes, durable});
-    }
-  }
+  if (reader.ok()) original.statements = StatementsOf(**reader);
   return original;
 }
 
@@ -130,26 +101,6 @@ inline Original KilledLog() {
     if (boot == 1) after = disk.PowerCut();
   }
   return TakeOriginal(*after, promise.appended());
-}
-
-struct Damage {
-  std::string path;
-  uint64_t begin = 0, end = ~uint64_t{0};  // bytes that are no longer what they were
-};
-
-// The largest LSN that an undamaged statement calls durable. Without its header a segment's other
-// statements cannot be checked, so they count for nothing.
-inline Lsn StatedDurable(const Original& original, const std::vector<Damage>& damages) {
-  Lsn stated = 0;
-  for (const Statement& statement : original.statements) {
-    const bool hit = std::any_of(damages.begin(), damages.end(), [&](const Damage& damage) {
-      return damage.path == statement.path && damage.begin < damage.end &&
-             (damage.begin < wal::kSegmentHeaderBytes ||
-              (damage.begin < statement.end && statement.begin < damage.end));
-    });
-    if (!hit) stated = std::max(stated, statement.durable);
-  }
-  return stated;
 }
 
 struct LostRange {
@@ -202,7 +153,7 @@ inline void ExpectReaderHonest(const Original& original, SimDisk& disk,
       lost.push_back({frame.lost_first, frame.lost_last});
     }
   }
-  ASSERT_EQ(Judge(original, StatedDurable(original, damages), found, lost), "");
+  ASSERT_EQ(Judge(original, StatedDurable(original.statements, damages), found, lost), "");
 }
 
 // The whole start of a server, in all three modes.
@@ -222,7 +173,8 @@ inline void ExpectLogHonest(const Original& original,
     ASSERT_NE(range.where, "");
     if (range.first <= range.last) first_lost = std::min(first_lost, range.first);
   }
-  ASSERT_EQ(Judge(original, StatedDurable(original, damages), salvage.records, lost), "");
+  ASSERT_EQ(Judge(original, StatedDurable(original.statements, damages), salvage.records, lost),
+            "");
   ASSERT_EQ(salvage.report.entries_recovered, salvage.records.size());
   // What was salvaged stays, also when the next start happens before anything was written.
   salvage.log.reset();

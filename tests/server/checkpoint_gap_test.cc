@@ -12,6 +12,19 @@
 namespace crab::test {
 namespace {
 
+// The disk takes nothing any more, and the server goes on without the log.
+void LoseLog(SimDisk& disk, Life& life) {
+  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
+  ASSERT_EQ(life.Run("SET given up"), "+OK");
+  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+}
+
+void BeginCheckpointThatHangs(CheckpointTrouble& disk, Life& life) {
+  disk.Set(Trouble::kHangs);
+  ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
+  ASSERT_TRUE(Eventually([&] { return disk.hanging(); }));
+}
+
 TEST(CheckpointGapTest, ALogThatHadToBeGivenUpGoesOnWithOne) {
   SimDisk disk;
   std::string digest;
@@ -44,9 +57,7 @@ TEST(CheckpointGapTest, AStopTriesTheDiskOnceMoreAndSavesWhatTheLogLacks) {
   {
     Life life(disk, {"--wal-on-error", "degrade"});
     FillWithAllKinds(life);
-    disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
-    ASSERT_EQ(life.Run("SET given up"), "+OK");
-    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    ASSERT_NO_FATAL_FAILURE(LoseLog(disk, life));
     ASSERT_EQ(life.Run("SET meanwhile 1"), "+OK");
     digest = life.Digest();
     disk.ClearFaults();
@@ -64,9 +75,7 @@ TEST(CheckpointGapTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {
     FillWithAllKinds(life);
     ASSERT_EQ(life.Run("WAITAOF 1 0 0"), "[:1, :0]");
     digest = life.Digest();
-    disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
-    ASSERT_EQ(life.Run("SET given up"), "+OK");
-    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    ASSERT_NO_FATAL_FAILURE(LoseLog(disk, life));
     const Status end = life.Stop();
     EXPECT_NE(end.message().find("not on disk"), std::string::npos) << end.message();
   }
@@ -81,9 +90,7 @@ TEST(CheckpointGapTest, AStopWaitsForASaveThatBridgesTheGap) {
   {
     Life life(disk, {"--wal-on-error", "degrade"});
     FillWithAllKinds(life);
-    disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
-    ASSERT_EQ(life.Run("SET given up"), "+OK");
-    ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+    ASSERT_NO_FATAL_FAILURE(LoseLog(disk, life));
     disk.Set(Trouble::kFails);
     disk.ClearFaults();
     ASSERT_TRUE(life.Becomes("wal_checkpoint_last_status", "err"));
@@ -112,12 +119,8 @@ TEST(CheckpointGapTest, ADiskThatHangsUnderAnOldOneHoldsNobodyUpWhenTheLogGoesOn
   Life life(disk, {"--wal-on-error", "degrade"});
   const CheckpointTrouble::LetsGo lets_go{disk};
   FillWithAllKinds(life);
-  disk.Set(Trouble::kHangs);
-  ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
-  ASSERT_TRUE(Eventually([&] { return disk.hanging(); }));
-  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
-  ASSERT_EQ(life.Run("SET given up"), "+OK");
-  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+  ASSERT_NO_FATAL_FAILURE(BeginCheckpointThatHangs(disk, life));
+  ASSERT_NO_FATAL_FAILURE(LoseLog(disk, life));
   disk.ClearFaults();
   ASSERT_TRUE(Eventually([&] { return life.server().server().log()->resumable(); }));
   const uint64_t uptime = life.Uptime();
@@ -137,12 +140,8 @@ TEST(CheckpointGapTest, WritersDoNotWaitForTheQueueOfOneThatWasGivenUp) {
   for (int i = 0; i < kKeys; ++i) {
     ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), value}), "+OK");
   }
-  disk.Set(Trouble::kHangs);
-  ASSERT_EQ(life.Run("BGSAVE"), "+Background saving started");
-  ASSERT_TRUE(Eventually([&] { return disk.hanging(); }));
-  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
-  ASSERT_EQ(life.Run("SET given up"), "+OK");
-  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+  ASSERT_NO_FATAL_FAILURE(BeginCheckpointThatHangs(disk, life));
+  ASSERT_NO_FATAL_FAILURE(LoseLog(disk, life));
   // All of them are saved before they are replaced, for a file that does not take them.
   test::RawSocket writer(life.server().unix_endpoint());
   std::string commands;
@@ -221,9 +220,7 @@ TEST(CheckpointGapTest, ALogThatWaitsForItsFirstOneHasNotFailed) {
   EXPECT_EQ(rotate.ReadLine().substr(0, 1), ":");
   ASSERT_TRUE(life.Becomes("wal_state", "running"));
   EXPECT_EQ(life.Info("aof_last_write_status"), "ok");
-  disk.AddFault({.calls = kCreate | kWrite | kSync, .error = EIO, .for_ever = true});
-  ASSERT_EQ(life.Run("SET given up"), "+OK");
-  ASSERT_TRUE(life.Becomes("wal_state", "degraded"));
+  ASSERT_NO_FATAL_FAILURE(LoseLog(disk, life));
   EXPECT_EQ(life.Info("aof_last_write_status"), "err");
   disk.ClearFaults();
 }
