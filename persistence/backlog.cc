@@ -156,11 +156,15 @@ std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
   }
   level->plan.segments.clear();
   if (level->plan.checkpoint) {
-    auto opened = CheckpointReader::Open(disk_, level->plan.checkpoint->path, options_.keys);
+    const std::string& path = level->plan.checkpoint->path;
+    auto opened = CheckpointReader::Open(disk_, path, options_.keys);
+    if (!opened.ok())
+      opened = CheckpointReader::Open(disk_, path, options_.keys);  // a hiccup passes
     if (opened.ok()) {
       level->checkpoint = std::move(opened).value();
     } else {
       level->problem = opened.message();
+      level->problem_errno = opened.system_errno();
     }
   }
   return level;
@@ -198,6 +202,7 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
     Level* level = TRY(LevelAt(depth));
     if (!level->plan.checkpoint) return level;
     std::string problem = level->problem;
+    int error = level->problem_errno;
     if (level->checkpoint != nullptr) {
       const uint64_t shards = level->checkpoint->info().identity.shard_count;
       bool begun = false;
@@ -213,8 +218,8 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
           level->checkpoint->ForEachChunk(static_cast<uint32_t>(first_unit * shards / units_),
                                           static_cast<uint32_t>(last_unit * shards / units_), one);
       if (given.ok()) return level;
-      if (given.system_errno() == ENOKEY) return given;
       problem = given.message();
+      error = given.system_errno();
       // An older one would make of these shards what they never were.
       if (begun) {
         return Status::Error("the disk does not give twice what it has given once, and a part of " +
@@ -224,11 +229,13 @@ Result<Level*> LogBacklog::ReplayChunks(uint64_t first_unit, uint64_t last_unit,
       }
     }
     const std::string& name = level->plan.checkpoint->name;
+    // To go on without it would be to throw away what it holds.
+    if (!IsDamage(error)) return Status::Error("cannot read " + name + ": " + problem, error);
     if (options_.recovery != RecoveryMode::kSalvage) {
       return Status::Error(name + " was good and is damaged now: " + problem +
                            "; start again, and an older one will be used");
     }
-    NoteDamagedCheckpoint(depth, name, problem);
+    NoteDamagedCheckpoint(depth, name, level->plan.checkpoint->lsn, problem);
   }
 }
 
@@ -389,6 +396,19 @@ void LogBacklog::RememberChecked(const Checked& transaction) {
   checked_.insert(transaction);
 }
 
+// False where the record is not there, or does not check.
+bool LogBacklog::ReadRecord(const Source& source, uint64_t offset, FrameReader& reader, bool anew,
+                            FrameHeader* header, std::string_view* frame) {
+  if (!reader.Read(offset, header, frame, anew)) return false;
+  const bool large = header->type == static_cast<uint8_t>(FrameType::kTxn) &&
+                     header->length > kLargeRecordBytes && units_ > 1;
+  const Checked copy = {source.segment.info.number, offset, frame->data()};
+  if (large && IsChecked(copy)) return true;
+  if (!source.Checks(offset, *header, *frame)) return false;
+  if (large) RememberChecked(copy);
+  return true;
+}
+
 Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done,
                                 Call& call) {
   TRY(Prepare(source, checkpoint_lsn));
@@ -402,16 +422,9 @@ Status LogBacklog::ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end
     const uint64_t offset = offsets[i];
     FrameHeader header = {};
     std::string_view frame;
-    bool good = reader.Read(offset, &header, &frame);
-    if (good) {
-      const bool large = header.type == static_cast<uint8_t>(FrameType::kTxn) &&
-                         header.length > kLargeRecordBytes && units_ > 1;
-      const Checked copy = {source.segment.info.number, offset, frame.data()};
-      if (!large || !IsChecked(copy)) {
-        good = source.Checks(offset, header, frame);
-        if (good && large) RememberChecked(copy);
-      }
-    }
+    // What does not check is read once more: damage stays.
+    const bool good = ReadRecord(source, offset, reader, /*anew=*/false, &header, &frame) ||
+                      ReadRecord(source, offset, reader, /*anew=*/true, &header, &frame);
     if (!good || !IsRecord(header.type) || header.lsn <= call.last_lsn ||
         header.lsn > source.segment.last) {
       TRY(TellDamage(source, checkpoint_lsn, offset, call.last_lsn));
@@ -693,7 +706,7 @@ void LogBacklog::NoteMoreLost(const RecoveryReport& found) {
   report_.corrupted_entries += found.corrupted_entries - kept.corrupted_entries;
 }
 
-void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
+void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name, Lsn lsn,
                                        const std::string& problem) {
   const bool older = depth < fallbacks_.size();
   const std::string text =
@@ -702,6 +715,8 @@ void LogBacklog::NoteDamagedCheckpoint(size_t depth, const std::string& name,
   {
     std::lock_guard guard(report_mutex_);
     if (report_.checkpoint_problem.empty()) report_.checkpoint_problem = text;
+    std::vector<Lsn>& damaged = report_.damaged_checkpoints;
+    if (std::find(damaged.begin(), damaged.end(), lsn) == damaged.end()) damaged.push_back(lsn);
   }
   NoteWarning(text);
 }

@@ -61,6 +61,7 @@ struct Level {
   Plan plan;
   std::unique_ptr<CheckpointReader> checkpoint;  // null: none, or see `problem`
   std::string problem;                           // why the checkpoint cannot be read at all
+  int problem_errno = 0;
   std::vector<std::unique_ptr<Source>> sources;
 };
 
@@ -146,6 +147,8 @@ class LogBacklog final : public Backlog {
   Result<std::unique_ptr<Places>> MakePlaces(Source& source, Lsn checkpoint_lsn);
   Status ReadStage(size_t number);
   Result<SegmentPart> PartToRead(const SegmentPart& part, Source** source);
+  bool ReadRecord(const Source& source, uint64_t offset, FrameReader& reader, bool anew,
+                  FrameHeader* header, std::string_view* frame);
   Status ReplaySource(Source& source, Lsn checkpoint_lsn, uint64_t end, size_t* done, Call& call);
   void ReplayRing(const Plan& plan, Call& call);
   void ApplyRecordOf(const FrameHeader& header, std::string_view payload, uint32_t shard_count,
@@ -160,7 +163,8 @@ class LogBacklog final : public Backlog {
   void NoteMoreLost(const RecoveryReport& found);
   void NoteWarning(const std::string& text);
   void AddWarning(const std::string& text);
-  void NoteDamagedCheckpoint(size_t depth, const std::string& name, const std::string& problem);
+  void NoteDamagedCheckpoint(size_t depth, const std::string& name, Lsn lsn,
+                             const std::string& problem);
   void Finish(const Tally& tally, uint32_t units);
 
   // backlog_turns.cc

@@ -43,8 +43,8 @@ FrameReader::FrameReader(Disk& disk, const Source& source, const ReadAhead* read
       read_(read == nullptr ? nullptr : read->Find(source.segment.info.number)),
       first_bytes_(FirstBytes(source)) {}
 
-bool FrameReader::Read(uint64_t offset, FrameHeader* header, std::string_view* frame) {
-  if (read_ != nullptr && offset >= read_->place.begin && offset < read_->place.end) {
+bool FrameReader::Read(uint64_t offset, FrameHeader* header, std::string_view* frame, bool anew) {
+  if (!anew && read_ != nullptr && offset >= read_->place.begin && offset < read_->place.end) {
     const std::string_view bytes = {read_->bytes + (offset - read_->place.begin),
                                     read_->place.end - offset};
     if (bytes.size() >= sizeof(*header)) {

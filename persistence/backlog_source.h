@@ -146,8 +146,8 @@ class FrameReader {
   FrameReader(Disk& disk, const Source& source, const ReadAhead* read);
 
   // The frame at an offset, not checked; false: none fits there, or the disk does not give it.
-  // Lives until the next call.
-  bool Read(uint64_t offset, FrameHeader* header, std::string_view* frame);
+  // Lives until the next call. `anew`: from the file, whatever has been read ahead.
+  bool Read(uint64_t offset, FrameHeader* header, std::string_view* frame, bool anew = false);
   // As Approach wants it.
   std::string_view Peek(uint64_t offset) const {
     if (read_ == nullptr || offset < read_->place.begin || offset >= read_->place.end) return {};

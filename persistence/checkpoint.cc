@@ -113,10 +113,6 @@ struct Outline {
 
 Status Damaged(const std::string& what) { return Status::Error(what, EBADMSG); }
 
-// Of the file. Anything else (no permission, no descriptor left, a newer format) says nothing of
-// what is in it.
-bool IsDamage(int error) { return error == EBADMSG || error == EIO || error == ENOENT; }
-
 Status DecodeHeader(std::string_view bytes, Outline* outline) {
   const auto header = Get<CheckpointHeader>(bytes);
   if (std::memcmp(header.magic, kCheckpointMagic, sizeof(header.magic)) != 0) {
@@ -460,7 +456,9 @@ class FileReader final : public CheckpointReader {
   // The plain bytes of a chunk: in the file or in `scratch`.
   Result<std::string_view> ReadChunk(const Chunk& chunk, Codec* codec, std::string* scratch,
                                      uint64_t* entries) const {
-    TRY(mapping_->Load(chunk.offset, chunk.bytes));
+    if (Status loaded = mapping_->Load(chunk.offset, chunk.bytes); !loaded.ok()) {
+      TRY(mapping_->Load(chunk.offset, chunk.bytes));  // a hiccup passes
+    }
     Result<std::string_view> plain = CheckChunk(chunk, codec, scratch, entries);
     if (plain.ok()) return plain;
     return plain.TakeStatus().Annotate(outline_.info.path + ": the chunk at offset " +
@@ -510,6 +508,8 @@ Result<std::unique_ptr<Mapping>> OpenOutline(Disk& disk, const std::string& path
 }
 
 }  // namespace
+
+bool IsDamage(int error) { return error == EBADMSG || error == EIO || error == ENOENT; }
 
 std::string CheckpointName(Lsn lsn) {
   char name[48];
@@ -599,23 +599,59 @@ Result<std::unique_ptr<CheckpointReader>> CheckpointReader::Open(
       std::move(mapping).value(), std::move(outline), std::move(keys)));
 }
 
+KeptCheckpoints ChooseCheckpoints(const std::vector<CheckpointInfo>& found, uint64_t log_id,
+                                  size_t keep, Lsn retained_from) {
+  KeptCheckpoints kept;
+  kept.oldest_needed = kUnknownLsn;
+  std::vector<const CheckpointInfo*> older;  // good ones, newest first
+  for (const CheckpointInfo& info : found) {
+    const bool good = info.problem.empty();
+    if (good && info.identity.log_id != log_id) continue;
+    const bool unopened = info.unopened_errno != 0;  // it may be whole
+    if (kept.good < keep) {
+      if (good || unopened) kept.oldest_needed = std::min(kept.oldest_needed, info.lsn);
+      if (good) ++kept.good;
+    } else if (good) {
+      older.push_back(&info);
+    } else if (!unopened) {
+      kept.gone.push_back(info);
+    }
+  }
+  if (kept.oldest_needed == kUnknownLsn) kept.oldest_needed = 0;
+  if (retained_from == kUnknownLsn) {
+    for (const CheckpointInfo* info : older) kept.gone.push_back(*info);
+    older.clear();
+  }
+  for (size_t i = 0; i < older.size(); ++i) {
+    const bool below = older[i]->lsn < retained_from;
+    const bool newest_below = below && (i == 0 || older[i - 1]->lsn >= retained_from);
+    const bool oldest_above =
+        !below && (i + 1 == older.size() || older[i + 1]->lsn < retained_from);
+    if (newest_below || oldest_above || retained_from == 0) {
+      kept.oldest_restorable = older[i]->lsn;
+    } else {
+      kept.gone.push_back(*older[i]);
+    }
+  }
+  std::sort(kept.gone.begin(), kept.gone.end(),
+            [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.lsn > b.lsn; });
+  return kept;
+}
+
+Status RemoveCheckpoints(Disk& disk, const std::string& directory,
+                         const std::vector<CheckpointInfo>& gone) {
+  for (const CheckpointInfo& info : gone) TRY(disk.Remove(info.path));
+  return gone.empty() ? Status::Ok() : disk.SyncDirectory(directory);
+}
+
 Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
                                                       uint64_t log_id, size_t keep) {
-  std::vector<std::string> removed;
-  size_t good = 0;
-  for (const CheckpointInfo& info : TRY(ListCheckpoints(disk, directory))) {
-    if (info.problem.empty() && info.identity.log_id != log_id) continue;
-    // Newest first: behind the last one kept, all go.
-    if (good < keep) {
-      if (info.problem.empty()) ++good;
-      continue;
-    }
-    if (info.unopened_errno != 0) continue;  // it may be whole
-    TRY(disk.Remove(info.path));
-    removed.push_back(info.name);
-  }
-  if (!removed.empty()) TRY(disk.SyncDirectory(directory));
-  return removed;
+  const auto found = TRY(ListCheckpoints(disk, directory));
+  const KeptCheckpoints kept = ChooseCheckpoints(found, log_id, keep, kUnknownLsn);
+  TRY(RemoveCheckpoints(disk, directory, kept.gone));
+  std::vector<std::string> names;
+  for (const CheckpointInfo& info : kept.gone) names.push_back(info.name);
+  return names;
 }
 
 }  // namespace crab::wal

@@ -138,9 +138,33 @@ class CheckpointReader {
   virtual Status Verify(const std::function<void(uint64_t)>& progress) = 0;
 };
 
-// Removes all but the newest `keep` good ones of the log, and the damaged ones that are older than
-// the oldest one kept; syncs the directory. Returns the names of those that are gone. Those of
-// another log, and those that could not be opened, stay and do not count.
+// Whether an errno of a checkpoint's file tells of its bytes. Anything else (no permission, no
+// descriptor left, no memory) says nothing of what is in it.
+bool IsDamage(int error);
+
+// Which of a log's checkpoints stay, and what of its records they need.
+struct KeptCheckpoints {
+  size_t good = 0;        // for a restart
+  Lsn oldest_needed = 0;  // of those: records at or below it are not needed
+  // The oldest one that stays for a restore of an earlier moment; kUnknownLsn: none does.
+  Lsn oldest_restorable = kUnknownLsn;
+  std::vector<CheckpointInfo> gone;  // the others, newest first
+};
+
+// Of `found`, newest first, the newest `keep` good ones stay for a restart. For restores two more
+// do at most: the newest one below `retained_from`, as from there the records can be replayed that
+// the log retains (Log::retained_from), and the oldest one above it, which takes that one's place
+// in time. Where it is 0, not known yet, all good ones stay. Damaged ones go that are older than
+// the oldest one for a restart. Those of another log, and those that could not be opened, stay and
+// do not count.
+KeptCheckpoints ChooseCheckpoints(const std::vector<CheckpointInfo>& found, uint64_t log_id,
+                                  size_t keep, Lsn retained_from);
+
+// Removes them, and syncs the directory.
+Status RemoveCheckpoints(Disk& disk, const std::string& directory,
+                         const std::vector<CheckpointInfo>& gone);
+
+// Removes those that a restart does not need. Returns their names, newest first.
 Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
                                                       uint64_t log_id, size_t keep);
 

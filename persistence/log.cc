@@ -684,6 +684,15 @@ void LogImpl::SetCheckpoint(Lsn newest, Lsn oldest_kept) {
   WakeWriter();
 }
 
+Lsn LogImpl::retained_from() const {
+  if (!Retains()) return kUnknownLsn;
+  return retained_from_.load(std::memory_order_acquire);
+}
+
+void LogImpl::SetRestorable(Lsn oldest) {
+  oldest_restorable_.store(oldest, std::memory_order_release);
+}
+
 void LogImpl::RequestCleanup(uint64_t keep_segments) {
   cleanup_keep_.store(keep_segments, std::memory_order_release);
   retire_requested_.store(true, std::memory_order_seq_cst);

@@ -104,6 +104,8 @@ struct RecoveryReport {
   uint64_t checkpoint_entries = 0;    // keys in it
   uint64_t checkpoint_bytes = 0;
   std::string checkpoint_problem;  // why a newer one was not used
+  // Those that turned out to be damaged while they were read, which their outlines do not show.
+  std::vector<Lsn> damaged_checkpoints;
 
   // Counts what is lost, and keeps where as long as there is room. `last` may be kUnknownLsn.
   void NoteLost(Lsn first, Lsn last, std::string_view where) {
@@ -239,6 +241,14 @@ class Log {
   // retain. Ends the time after a gap when `newest` is not below the gap's first LSN - 1. The
   // retiring happens on the writer's thread, soon: not to be called while a Backlog still replays.
   virtual void SetCheckpoint(Lsn newest, Lsn oldest_kept) = 0;
+  // From here on keep_segments and keep_ms want the records, which makes restores of that time
+  // possible where there is a checkpoint below it; kUnknownLsn: they want none that the last
+  // SetCheckpoint does not need, 0: not known yet. It moves on as segments are retired.
+  virtual Lsn retained_from() const = 0;
+  // The oldest checkpoint that is kept for restores: while keep_segments or keep_ms want anything,
+  // all segments with records above it stay, too. kUnknownLsn: there is none. Before
+  // SetCheckpoint, which retires.
+  virtual void SetRestorable(Lsn oldest) = 0;
   // Retires now what SetCheckpoint allows and retention would keep, down to `keep_segments` in all,
   // the current one among them (WAL CLEANUP keep). Watch metrics().segments.
   virtual void RequestCleanup(uint64_t keep_segments) = 0;

@@ -55,6 +55,8 @@ class LogImpl final : public Log {
   void RequestSync() override;
   void RequestRotate() override;
   void SetCheckpoint(Lsn newest, Lsn oldest_kept) override;
+  Lsn retained_from() const override;
+  void SetRestorable(Lsn oldest) override;
   void RequestCleanup(uint64_t keep_segments) override;
   void SetRetention(uint64_t keep_segments, uint64_t keep_ms) override;
   void SetCompression(Compression compression) override;
@@ -191,6 +193,13 @@ class LogImpl final : public Log {
   Status FindOldSegments();
   void BoundOldSegments(Lsn first_lsn);
   size_t Retirable() const;
+  bool Retains() const {
+    return keep_segments_.load(std::memory_order_relaxed) != 0 ||
+           keep_ms_.load(std::memory_order_relaxed) != 0;
+  }
+  size_t Unneeded() const;
+  size_t UnneededAndUnwanted(size_t unneeded) const;
+  void NoteRetainedFrom();
   bool RetireOne(int64_t now_us);
   Status RemoveOldest();
   Status RecycleOldest();
@@ -266,6 +275,8 @@ class LogImpl final : public Log {
   std::atomic<uint64_t> cleanup_keep_{kNoCleanup};  // segments to be left by the one asked for
   std::atomic<Lsn> checkpoint_lsn_{0};              // of the newest one
   std::atomic<Lsn> oldest_kept_{0};                 // nothing at or below it is needed
+  std::atomic<Lsn> oldest_restorable_{kUnknownLsn};
+  std::atomic<Lsn> retained_from_{0};  // as the writer saw it last
   // Records are kept behind a gap, and count when a checkpoint at or above `gap_lsn_` is there.
   std::atomic<bool> awaits_checkpoint_{false};
   std::atomic<Lsn> gap_lsn_{0};                 // the last LSN before the gap's first record
@@ -289,6 +300,7 @@ class LogImpl final : public Log {
   bool named_ = false;                   // segment_ is part of the log
   bool passes_as_spare_ = false;         // it was one, and its header has not been synced yet
   std::deque<OldSegment> old_segments_;  // oldest first
+  Lsn old_first_lsn_ = 1;                // of the first of them
   bool directory_changed_ = false;       // a file was retired, and the directory not synced since
   int64_t retire_at_us_ = 0;             // when to look again; 0 = when something changes
   bool retire_failure_told_ = false;

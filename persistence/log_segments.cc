@@ -219,35 +219,59 @@ Status LogImpl::FindOldSegments() {
     old_segments_.push_front({info->path, last, ended_at_ms, info->file_bytes});
     if (!info->problem.empty()) continue;
     last = std::min(last, info->first_lsn - 1);
+    old_first_lsn_ = info->first_lsn;
     ended_at_ms = std::min(ended_at_ms, info->created_at_ms);
   }
   return Status::Ok();
 }
 
+// How many of the oldest segments no checkpoint needs that a restart may go on with.
+size_t LogImpl::Unneeded() const {
+  const Lsn oldest_kept = oldest_kept_.load(std::memory_order_acquire);
+  size_t count = 0;
+  while (count < old_segments_.size() && old_segments_[count].last <= oldest_kept) ++count;
+  return count;
+}
+
+// Of those, how many keep_segments and keep_ms do not want either.
+size_t LogImpl::UnneededAndUnwanted(size_t unneeded) const {
+  const uint64_t keep = keep_segments_.load(std::memory_order_relaxed);
+  const size_t count = unneeded > keep ? unneeded - keep : 0;
+  const uint64_t keep_ms = keep_ms_.load(std::memory_order_relaxed);
+  if (keep_ms == 0) return count;
+  const int64_t now_ms = clock_.WallMs();
+  const auto wanted = [&](const OldSegment& old) {
+    return now_ms - old.ended_at_ms < static_cast<int64_t>(keep_ms);
+  };
+  const auto begin = old_segments_.begin();
+  return static_cast<size_t>(std::find_if(begin, begin + static_cast<ptrdiff_t>(count), wanted) -
+                             begin);
+}
+
 // How many of the oldest segments are to be retired now.
 size_t LogImpl::Retirable() const {
-  const Lsn oldest_kept = oldest_kept_.load(std::memory_order_acquire);
-  size_t unneeded = 0;
-  while (unneeded < old_segments_.size() && old_segments_[unneeded].last <= oldest_kept) {
-    ++unneeded;
-  }
+  const size_t unneeded = Unneeded();
   // Asked for by hand: whatever is retained, but so many files in all.
   size_t by_hand = 0;
   const uint64_t left = cleanup_keep_.load(std::memory_order_acquire);
   const size_t total = old_segments_.size() + (segment_ != nullptr && named_ ? 1 : 0);
   if (left < total) by_hand = std::min<size_t>(unneeded, total - left);
-  const uint64_t keep = keep_segments_.load(std::memory_order_relaxed);
-  size_t by_rule = unneeded > keep ? unneeded - keep : 0;
-  const uint64_t keep_ms = keep_ms_.load(std::memory_order_relaxed);
-  if (keep_ms != 0) {
-    const int64_t now_ms = clock_.WallMs();
-    const auto retained = [&](const OldSegment& old) {
-      return now_ms - old.ended_at_ms < static_cast<int64_t>(keep_ms);
-    };
-    by_rule = std::find_if(old_segments_.begin(), old_segments_.begin() + by_rule, retained) -
-              old_segments_.begin();
+  size_t by_rule = UnneededAndUnwanted(unneeded);
+  if (Retains()) {
+    // What is wanted can be restored from this checkpoint only together with what is in between.
+    const Lsn oldest = oldest_restorable_.load(std::memory_order_acquire);
+    while (by_rule > 0 && old_segments_[by_rule - 1].last > oldest) --by_rule;
   }
   return std::max(by_hand, by_rule);
+}
+
+void LogImpl::NoteRetainedFrom() {
+  if (oldest_kept_.load(std::memory_order_acquire) == 0) return;  // nobody has said what is needed
+  const size_t unneeded = Unneeded();
+  const size_t unwanted = UnneededAndUnwanted(unneeded);
+  const bool none = unneeded > 0 && unwanted == unneeded;
+  const Lsn first = unwanted == 0 ? old_first_lsn_ : old_segments_[unwanted - 1].last + 1;
+  retained_from_.store(none ? kUnknownLsn : first, std::memory_order_release);
 }
 
 // One file at a time, so that appenders do not wait for a disk that is busy with old files. True:
@@ -262,6 +286,7 @@ bool LogImpl::RetireOne(int64_t now_us) {
     if (retired.ok()) retire_requested_.store(true, std::memory_order_relaxed);
   } else {
     cleanup_keep_.store(kNoCleanup, std::memory_order_relaxed);
+    NoteRetainedFrom();
     if (directory_changed_) {
       retired = SyncDirectory();
       if (retired.ok()) directory_changed_ = false;
@@ -326,6 +351,7 @@ void LogImpl::RemoveRetirable() {
 void LogImpl::NoteRetired(bool recycled) {
   const OldSegment old = std::move(old_segments_.front());
   old_segments_.pop_front();
+  if (old.last != kUnknownLsn) old_first_lsn_ = old.last + 1;
   std::lock_guard guard(control_mutex_);
   metrics_.segments -= std::min<uint64_t>(metrics_.segments, 1);
   metrics_.total_bytes -= std::min(metrics_.total_bytes, old.bytes);

@@ -62,7 +62,7 @@ class DirectoryReader final : public Reader {
   void TakePacked(Frame* frame);
   void Judge(const SegmentInfo& segment, Frame* frame);
   void SpareCheckpointed(Frame* frame) const;
-  bool EnterSegment(Frame* frame);
+  Result<bool> EnterSegment(Frame* frame);
   void LeaveSegment();
   void GiveUp(const std::string& reason, Frame* frame);
   Result<bool> JudgeBadPlace(const Candidate& bad, Frame* frame);
@@ -135,7 +135,7 @@ Result<bool> DirectoryReader::Next(Frame* frame) {
         ++index_;
         continue;
       }
-      if (EnterSegment(frame)) return true;
+      if (TRY(EnterSegment(frame))) return true;
       continue;
     }
     if (options_.skip_sealed && !std::exchange(skip_tried_, true) && SkipSealed(frame)) return true;
@@ -299,15 +299,19 @@ void DirectoryReader::SpareCheckpointed(Frame* frame) const {
   frame->lost_last = std::max(frame->lost_last, checkpoint_lsn());
 }
 
-// Opens the segment at index_. True when there is something to report before its first frame.
-bool DirectoryReader::EnterSegment(Frame* frame) {
+// Opens the segment at index_. True when there is something to report before its first frame. An
+// error says nothing of the log; nothing is left out then, and the next call tries again.
+Result<bool> DirectoryReader::EnterSegment(Frame* frame) {
   const SegmentInfo& segment = current();
   if (segment.problem.empty()) {
     auto file = disk_.Open(segment.path, OpenMode::kRead);
+    if (!file.ok()) file = disk_.Open(segment.path, OpenMode::kRead);  // a hiccup passes
     if (file.ok()) {
       frames_.Reset(std::move(file).value(), segment);
-    } else {
+    } else if (file.system_errno() == EIO || file.system_errno() == ENOENT) {
       chain_.Drop(index_, file.message());
+    } else {
+      return file.TakeStatus();
     }
   }
   if (!segment.problem.empty()) {

@@ -192,6 +192,7 @@ Status Recovery::ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoint
         report_.checkpoint_problem = checkpoint.name + ": " + problem;
       }
       Warn(checkpoint.name + " was not used: " + problem);
+      if (has_key && !other_log) report_.damaged_checkpoints.push_back(checkpoint.lsn);
     } else if (chosen) {
       found_.fallbacks.push_back(checkpoint);
     } else {
@@ -330,15 +331,7 @@ Sharding Recovery::ShardingOfRing(Ring& ring, uint64_t epoch) const {
 Status Recovery::ReadSegments() {
   while (!stopped_early_) {
     Frame frame;
-    auto more = reader_->Next(&frame);
-    if (!more.ok()) {
-      if (more.system_errno() == ENOKEY) return more.TakeStatus();
-      // The reader goes on with the next segment and tells what is missing there.
-      const std::string reason(more.message());
-      TRY(Lost(found_.next_lsn, found_.next_lsn - 1, "the log directory", reason));
-      continue;
-    }
-    if (!*more) break;
+    if (!TRY(reader_->Next(&frame))) break;
     if (frame.segment != nullptr && frame.segment != segment_) {
       TRY(EnterSegment(*frame.segment));
       if (stopped_early_) break;

@@ -531,26 +531,31 @@ Status CheckpointJob::Publish(wal::CheckpointWriter& writer) {
   outcome_.published_ms = RealClock().WallMs();
   outcome_.bytes = writer.bytes();
   // The older ones that are kept must stay usable: with the log behind them.
+  wal::Log& log = *order_.log;
   const uint64_t log_id = info_.identity.log_id;
-  wal::Lsn oldest = order_.lsn;
-  const auto found = wal::ListCheckpoints(server_.disk(), order_.directory);
-  if (found.ok()) {
-    size_t good = 0;
-    for (const wal::CheckpointInfo& info : *found) {
-      if (info.lsn > order_.lsn || good == order_.kept) continue;
-      if (info.unopened_errno != 0) oldest = std::min(oldest, info.lsn);  // it may be whole
-      if (!info.problem.empty()) continue;
-      if (info.identity.log_id != log_id) continue;  // put here by somebody, and of no use
-      oldest = std::min(oldest, info.lsn);
-      ++good;
-    }
-  } else {
-    oldest = 0;  // what cannot be read now may be there: everything stays
+  const wal::Lsn retained_from = order_.kept > 1 ? log.retained_from() : wal::kUnknownLsn;
+  auto found = wal::ListCheckpoints(server_.disk(), order_.directory);
+  if (!found.ok()) {
+    // What cannot be read now may be there: everything stays.
+    log.SetCheckpoint(order_.lsn, 0);
     LogWarn("cannot look for older checkpoints", {{"error", found.message()}});
+    return Status::Ok();
   }
-  order_.log->SetCheckpoint(order_.lsn, oldest);
-  const auto removed =
-      wal::RemoveOldCheckpoints(server_.disk(), order_.directory, log_id, order_.kept);
+  for (wal::CheckpointInfo& info : *found) {
+    const bool damaged =
+        std::find(order_.damaged.begin(), order_.damaged.end(), info.lsn) != order_.damaged.end();
+    if (damaged && info.lsn != order_.lsn && info.problem.empty()) {
+      info.problem = "a chunk of it is damaged";
+    }
+  }
+  const wal::KeptCheckpoints kept =
+      wal::ChooseCheckpoints(*found, log_id, order_.kept, retained_from);
+  log.SetRestorable(kept.oldest_restorable);
+  // One alone has the whole log beside it, in case it is damaged. Behind a gap that would be of no
+  // use.
+  const bool alone = kept.good < order_.kept && order_.gap_lsn == 0;
+  log.SetCheckpoint(order_.lsn, alone ? 0 : std::min(kept.oldest_needed, order_.lsn));
+  const Status removed = wal::RemoveCheckpoints(server_.disk(), order_.directory, kept.gone);
   if (!removed.ok()) LogWarn("cannot remove older checkpoints", {{"error", removed.message()}});
   return Status::Ok();
 }

@@ -57,6 +57,8 @@ class CheckpointJob : public SnapshotSink {
     wal::Lsn gap_lsn = 0;     // the last one before the gap that the log is or was behind
     const char* reason = "";  // for the operator
     size_t kept = 0;          // checkpoints that stay in the directory, this one among them
+    // Those that the start has found damaged, and that do not count among these.
+    std::vector<wal::Lsn> damaged;
     std::string directory;
     wal::Compression compression = wal::Compression::kNone;
     std::shared_ptr<const wal::KeyRing> keys;

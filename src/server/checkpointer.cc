@@ -74,6 +74,7 @@ void Checkpointer::Cut(Reason reason, wal::Lsn lsn, const Config& config) {
   order.gap_lsn = gap_lsn_;
   order.reason = ReasonName(reason);
   order.kept = reason == Reason::kSpace ? 1 : kCheckpointsKept;
+  order.damaged = damaged_at_start_;
   order.directory = server_.PathAtStart(config.wal_dir);
   order.compression = CompressionOf(config.wal_compression);
   order.keys = server_.wal_keys();
@@ -150,6 +151,7 @@ void Checkpointer::Record(const CheckpointJob::Outcome& outcome) {
   facts_.changes_at_save = changes_at_cut_;
   log_bytes_at_save_ = log_bytes_at_cut_;
   salvage_due_ = false;
+  std::erase(damaged_at_start_, outcome.lsn);  // another file has that name now
 }
 
 void Checkpointer::Settle() {
@@ -163,13 +165,12 @@ void Checkpointer::SettleSoon() {
 }
 
 void Checkpointer::BeginScheduled() {
-  if ((!scheduled_save_ && !scheduled_rewrite_) || !free() || !CanBegin().ok()) return;
+  if (!free()) return;
+  // Where it cannot begin now it stays scheduled.
   if (scheduled_rewrite_) {
-    scheduled_rewrite_ = false;
-    (void)Begin(scheduled_rewrite_reason_);
-  } else {
-    scheduled_save_ = false;
-    (void)Begin(Reason::kSave);
+    scheduled_rewrite_ = !Begin(scheduled_rewrite_reason_).ok();
+  } else if (scheduled_save_) {
+    scheduled_save_ = !Begin(Reason::kSave).ok();
   }
 }
 
@@ -189,6 +190,7 @@ void Checkpointer::LookAtStart() {
   start_looked_at_ = true;
   const wal::RecoveryReport report = server_.recovery();
   salvage_due_ = !report.lost.empty() || !report.checkpoint_problem.empty();
+  damaged_at_start_ = report.damaged_checkpoints;
   facts_.lsn = report.checkpoint_lsn;
   facts_.entries = facts_.loaded_entries = report.checkpoint_entries;
   facts_.bytes = report.checkpoint_bytes;

@@ -123,7 +123,8 @@ class Checkpointer {
   uint64_t start_log_bytes_ = 0;
   ReplaySpeed replay_speed_;
   int64_t not_before_ms_ = 0;  // monotonic: automatic ones, after a failure
-  wal::Lsn gap_lsn_ = 0;       // the last one before the gap that the log is or was behind
+  std::vector<wal::Lsn> damaged_at_start_;
+  wal::Lsn gap_lsn_ = 0;  // the last one before the gap that the log is or was behind
   uint64_t changes_at_cut_ = 0;
   uint64_t log_bytes_at_cut_ = 0;   // metrics().bytes_appended
   uint64_t log_bytes_at_save_ = 0;  // the same of the last published one

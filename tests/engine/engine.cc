@@ -240,17 +240,13 @@ Status Engine::WaitUntilDurable() {
 
 Status Engine::Publish() {
   TRY(writer_->Publish());
-  wal::Lsn oldest = checkpoint_lsn_;
   const auto found = wal::ListCheckpoints(disk_, options_.directory);
+  wal::Lsn oldest = 0;
   if (found.ok()) {
-    size_t good = 0;
-    for (const wal::CheckpointInfo& info : *found) {
-      if (!info.problem.empty() || info.lsn > checkpoint_lsn_ || good == kCheckpointsKept) continue;
-      oldest = std::min(oldest, info.lsn);
-      ++good;
-    }
-  } else {
-    oldest = 0;
+    const wal::KeptCheckpoints kept =
+        wal::ChooseCheckpoints(*found, log_->identity().log_id, kCheckpointsKept, wal::kUnknownLsn);
+    behind_gap_ |= log_->metrics().awaits_checkpoint;
+    if (kept.good == kCheckpointsKept || behind_gap_) oldest = kept.oldest_needed;
   }
   log_->SetCheckpoint(checkpoint_lsn_, oldest);
   // Files that cannot be removed now are removed by the next one.

@@ -115,6 +115,7 @@ class Engine : public SnapshotSink {
   std::deque<Chunk> chunks_;
   wal::Lsn checkpoint_lsn_ = 0;
   uint32_t next_shard_ = 0;
+  bool behind_gap_ = false;  // in this run, now or before
   bool finished_ = false;
   Status checkpoint_status_;
 };

@@ -182,7 +182,7 @@ TEST(BacklogDamageTest, ACheckpointThatIsGoneWhileItIsAppliedEndsTheReplay) {
   int parts = 0;
   const auto replayed = backlog->Replay({0}, [&](const Backlog::Part& part) {
     EXPECT_TRUE(part.of_checkpoint);
-    if (parts++ == 0) made.disk->AddFault({.calls = kMap, .nth = 1, .error = EIO});
+    if (parts++ == 0) made.disk->AddFault({.calls = kMap, .error = EIO, .for_ever = true});
     return Status::Ok();
   });
   EXPECT_FALSE(replayed.ok());
@@ -306,6 +306,79 @@ TEST(BacklogDamageTest, UnitsAreWholeWithoutFileDescriptors) {
   EXPECT_TRUE(backlog->report().lost.empty());
   EXPECT_TRUE(data == made.data);
   made.disk->ClearFaults();
+}
+
+// One piece after the other, as long as there are any.
+Status ReplayPieces(Backlog& backlog, Data* data) {
+  Backlog::Piece piece;
+  while (TRY(backlog.NextPiece(&piece))) {
+    const auto mine = [&](int key) { return ShardOf(key, backlog.units()) == piece.unit; };
+    TRY(backlog.Replay(piece, [&](const Backlog::Part& part) {
+      ApplyEffects(part.payload, mine, data);
+      return Status::Ok();
+    }));
+  }
+  return Status::Ok();
+}
+
+// Nor is a part of the log lost that cannot be opened for want of them: the replay ends, and the
+// next start has it all.
+TEST(BacklogDamageTest, WhatCannotBeOpenedForWantOfFileDescriptorsIsNotLost) {
+  const PackedOptions packed;
+  const Made made = SmallLog(TestSeed(), /*checkpoints=*/false, packed.compressed());
+  int refused = 0;
+  bool failed = true;
+  for (uint64_t nth = 1; failed; ++nth) {
+    SCOPED_TRACE(testing::Message() << "open number " << nth);
+    auto disk = made.disk->Kill();
+    disk->AddFault({.calls = kOpen, .nth = nth, .error = EMFILE, .for_ever = true});
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(*disk, made.options, &backlog);
+    failed = disk->failed_calls() > 0;
+    if (log.ok()) {
+      Data data;
+      (void)ReplayPieces(*backlog, &data);
+      failed = disk->failed_calls() > 0;
+      EXPECT_TRUE(backlog->report().lost.empty());
+    }
+    refused += failed;
+    disk->ClearFaults();
+    log = Status::Error("closed");
+    std::unique_ptr<Backlog> again;
+    auto next = wal::Log::Open(*disk, made.options, &again);
+    ASSERT_TRUE(next.ok()) << next.message();
+    Data data;
+    const Status replayed = ReplayPieces(*again, &data);
+    ASSERT_TRUE(replayed.ok()) << replayed.message();
+    ASSERT_TRUE(again->report().lost.empty());
+    ASSERT_TRUE(data == made.data);
+  }
+  EXPECT_GT(refused, 3);
+}
+
+// No memory for a checkpoint's pages is no damage: nothing is begun without it.
+TEST(BacklogDamageTest, ACheckpointThatCannotBeReadForWantOfMemoryIsNotDamaged) {
+  const Made made = SmallLog(TestSeed(), /*checkpoints=*/true);
+  for (const int error : {ENOMEM, EIO}) {
+    SCOPED_TRACE(error);
+    auto disk = made.disk->Kill();
+    std::unique_ptr<Backlog> backlog;
+    auto log = wal::Log::Open(*disk, made.options, &backlog);
+    ASSERT_TRUE(log.ok()) << log.message();
+    disk->AddFault({.calls = kMap, .error = error, .for_ever = true});
+    const auto replayed =
+        backlog->Replay({.unit = 0}, [](const Backlog::Part&) { return Status::Ok(); });
+    disk->ClearFaults();
+    const wal::RecoveryReport report = backlog->report();
+    if (error == ENOMEM) {
+      EXPECT_EQ(replayed.system_errno(), ENOMEM);
+      EXPECT_EQ(report.checkpoint_problem, "");
+      EXPECT_TRUE(report.damaged_checkpoints.empty());
+    } else {
+      EXPECT_NE(report.checkpoint_problem, "");
+      EXPECT_FALSE(report.damaged_checkpoints.empty());
+    }
+  }
 }
 
 TEST(BacklogDamageTest, TellsOfEveryDamageInASegmentOfPacks) {

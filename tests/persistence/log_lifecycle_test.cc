@@ -159,6 +159,35 @@ TEST_P(LogLifecycleTest, RetainsAsManySegmentsAsItIsTold) {
   EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 1; }));
 }
 
+// Segments that are retained are of use behind a checkpoint alone, and with all that follow it.
+TEST_P(LogLifecycleTest, RetainsWhatStandsBehindACheckpointForRestores) {
+  SimDisk disk;
+  wal::Options options = SmallSegments(GetParam());
+  Promise promise;
+  Boot boot = BootLog(disk, options);
+  EXPECT_EQ(boot.log->retained_from(), wal::kUnknownLsn);
+  boot.log->SetRetention(2, 0);
+  EXPECT_EQ(boot.log->retained_from(), 0u);  // nobody has said what a restart needs
+  Fill(*boot.log, promise, 8);
+  const Lsn last = boot.log->metrics().sealed_lsn;
+  boot.log->SetRestorable(1);
+  boot.log->SetCheckpoint(last, last);
+  const auto retained = [&] {
+    const Lsn from = boot.log->retained_from();
+    return from > 1 && from < last;
+  };
+  EXPECT_TRUE(Eventually(retained)) << boot.log->retained_from();
+  const uint64_t segments = boot.log->metrics().segments;
+  EXPECT_GE(segments, 8u);  // all behind LSN 1 but the first, if at all
+  boot.log->SetRestorable(last);
+  boot.log->SetCheckpoint(last, last);
+  EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 3; }));
+  EXPECT_TRUE(Eventually(retained));
+  boot.log->SetRetention(0, 0);
+  EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 1; }));
+  EXPECT_EQ(boot.log->retained_from(), wal::kUnknownLsn);
+}
+
 TEST_P(LogLifecycleTest, EndsASegmentOnRequest) {
   SimDisk disk;
   Boot boot = BootLog(disk, LogOptions(GetParam()));

@@ -16,6 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "persistence/checkpoint.h"
+#include "persistence/reader.h"
 #include "tests/server/checkpoint_life.h"
 #include "tests/support/seed.h"
 #include "utils/clock.h"
@@ -142,6 +144,97 @@ TEST(CheckpointerTest, KeepsTwoAndRetiresTheSegmentsThatNeitherNeeds) {
       << life.Number("wal_segments");
   EXPECT_GT(life.Number("wal_segments_retired"), 0u);
   EXPECT_EQ(Files(disk, "checkpoint.tmp").size(), 0u);
+}
+
+// Segments are retained for restores, and with them the checkpoint that those begin with.
+TEST(CheckpointerTest, KeepsTheBeginningOfWhatIsRetained) {
+  SimDisk disk;
+  Life life(disk, {"--wal-keep-segments", "6"});
+  size_t most = 0;
+  for (int round = 1; round <= 12; ++round) {
+    for (int i = 0; i < 25; ++i) {
+      ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), std::string(100 * 1024, 'v')}), "+OK");
+    }
+    life.BgSave();
+    most = std::max(most, Files(disk, ".ckpt").size());
+  }
+  EXPECT_EQ(most, 4u);
+  EXPECT_TRUE(Eventually([&] { return life.Number("wal_segments_retired") > 0; }));
+  ASSERT_TRUE(life.Stop().ok());
+  auto found = wal::ListCheckpoints(disk, kDirectory).value();
+  auto log = wal::Reader::Open(disk, kDirectory);
+  ASSERT_TRUE(log.ok()) << log.message();
+  const auto& segments = (*log)->segments();
+  // Behind the oldest one stand its records and all that follow, more than six segments below what
+  // a restart needs.
+  EXPECT_LE(segments.front().first_lsn, found.back().lsn + 1);
+  ASSERT_GT(segments.size(), 7u);
+  const auto needed = std::count_if(segments.begin(), segments.end(), [&](const auto& segment) {
+    return segment.first_lsn <= found[1].lsn;
+  });
+  EXPECT_GE(needed, 6);
+  EXPECT_LT(found.back().lsn, segments[static_cast<size_t>(needed) - 6].first_lsn);
+}
+
+// One alone is not the only copy: its log stays until there is a second one.
+TEST(CheckpointerTest, TheFirstOneMayBeDamaged) {
+  SimDisk disk;
+  std::string digest;
+  {
+    Life life(disk);
+    FillWithAllKinds(life);
+    life.BgSave();
+    ASSERT_EQ(life.Run("SET last 1"), "+OK");
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto after = disk.PowerCut();
+  ASSERT_EQ(Files(*after, ".ckpt").size(), 1u);
+  after->FlipBit(Files(*after, ".ckpt")[0], 8 * 5000);
+  Life life(*after);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Info("wal_recovery_lost_ranges"), "0");
+}
+
+// One that is known to be damaged does not count: the good one before it stays.
+TEST(CheckpointerTest, ADamagedOneDoesNotTakeThePlaceOfAGoodOne) {
+  SimDisk disk;
+  std::vector<std::string> files;
+  {
+    Life life(disk);
+    FillWithAllKinds(life);
+    life.BgSave();
+    ASSERT_EQ(life.Run("INCR number"), ":43");
+    life.BgSave();
+    ASSERT_EQ(life.Run("INCR number"), ":44");  // so that the next one has another name
+    ASSERT_TRUE(life.Stop().ok());
+    files = Files(disk, ".ckpt");
+    std::sort(files.begin(), files.end());
+    ASSERT_EQ(files.size(), 2u);
+  }
+  const auto after = disk.PowerCut();
+  after->FlipBit(files[1], 8 * 5000);
+  std::string digest;
+  {
+    Life life(*after);
+    life.AwaitRecovery();
+    ASSERT_TRUE(life.Becomes("aof_rewrites", "1"));  // the salvage
+    ASSERT_EQ(life.Run("INCR number"), ":45");
+    digest = life.Digest();
+    ASSERT_TRUE(life.Stop().ok());
+  }
+  const auto left = Files(*after, ".ckpt");
+  EXPECT_NE(std::find(left.begin(), left.end(), files[0]), left.end());
+  // And it serves, should the new one be damaged, too.
+  const auto again = after->PowerCut();
+  for (const std::string& file : left) {
+    if (file != files[0] && file != files[1]) again->FlipBit(file, 8 * 5000);
+  }
+  Life life(*again);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Info("wal_recovery_lost_ranges"), "0");
 }
 
 // One that could not be opened may be whole, and is nothing without the log behind it.

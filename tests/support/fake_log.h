@@ -89,6 +89,8 @@ class FakeLog : public wal::Log {
     checkpoint_lsn_ = newest;
     oldest_kept_ = oldest_kept;
   }
+  wal::Lsn retained_from() const override { return wal::kUnknownLsn; }
+  void SetRestorable(wal::Lsn) override {}
   void RequestCleanup(uint64_t) override { ++cleanups_requested_; }
   void SetRetention(uint64_t, uint64_t) override {}
   void SetCompression(wal::Compression) override {}
