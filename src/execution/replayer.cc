@@ -14,7 +14,8 @@ constexpr bool IsBroadcast(int id) {
          id == static_cast<int>(EffectId::kFlushall) || id == static_cast<int>(EffectId::kSwapdb);
 }
 
-// A length, and as many bytes behind it. Lengths of up to three bytes only: no effect is larger.
+// A length, and as many bytes behind it. Lengths of up to three bytes only: longer ones take the
+// other road.
 bool TakeBytes(const char** at, const char* end, std::string_view* bytes) {
   const char* p = *at;
   uint64_t size = 0;

@@ -71,11 +71,13 @@ namespace {
 
 // Lets this process have a descriptor for each of `maxclients`, as Redis does; where the system
 // does not allow so many, returns how many clients fit.
-int64_t RaiseDescriptorLimit(int64_t maxclients) {
-  constexpr rlim_t kOwnDescriptors = 128;  // listeners, segments, the loops' own
+int64_t RaiseDescriptorLimit(int64_t maxclients, int64_t threads) {
+  constexpr rlim_t kEachLoop = 8;
+  // Listeners, segments, and the loops' own.
+  const rlim_t own_descriptors = 128 + kEachLoop * static_cast<rlim_t>(threads);
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return maxclients;
-  const rlim_t wanted = static_cast<rlim_t>(maxclients) + kOwnDescriptors;
+  const rlim_t wanted = static_cast<rlim_t>(maxclients) + own_descriptors;
   if (limit.rlim_cur >= wanted) return maxclients;
   // A privileged process may raise the hard limit as well; others stop at it.
   rlimit raised{wanted, std::max(wanted, limit.rlim_max)};
@@ -84,7 +86,7 @@ int64_t RaiseDescriptorLimit(int64_t maxclients) {
   if (setrlimit(RLIMIT_NOFILE, &raised) != 0) raised.rlim_cur = limit.rlim_cur;
   if (raised.rlim_cur >= wanted) return maxclients;
   return std::max<int64_t>(
-      1, static_cast<int64_t>(raised.rlim_cur) - static_cast<int64_t>(kOwnDescriptors));
+      1, static_cast<int64_t>(raised.rlim_cur) - static_cast<int64_t>(own_descriptors));
 }
 
 }  // namespace
@@ -93,7 +95,8 @@ Result<std::unique_ptr<Server>> Server::Start(Config config, wal::Disk& disk, Lo
   std::unique_ptr<Server> server(new Server(std::move(config), disk));
   const Config& options = server->config_;
   const int threads = static_cast<int>(options.threads > 0 ? options.threads : UsableCores());
-  if (const int64_t fit = RaiseDescriptorLimit(options.maxclients); fit < options.maxclients) {
+  if (const int64_t fit = RaiseDescriptorLimit(options.maxclients, threads);
+      fit < options.maxclients) {
     LogWarn("the system allows too few open files for maxclients; raise it with `ulimit -n`",
             {{"maxclients", options.maxclients}, {"now", fit}});
     server->config_.maxclients = fit;
@@ -409,6 +412,21 @@ void Server::ResumeAll() {
   for (const auto& loop : loops_) loop->Post([](Loop&) {});  // a loop that wakes tries again
 }
 
+// Nothing fails while a disk does not answer: it shows only in who waits for it.
+void Server::TellOfStall() {
+  constexpr uint64_t kToldMs = 2000;
+  const wal::Log* const log = execution_->log;
+  const uint64_t stalled_ms = log == nullptr ? 0 : log->metrics().sync_stalled_ms;
+  const bool stalls = stalled_ms >= kToldMs;
+  if (stalls == std::exchange(stall_told_, stalls)) return;
+  if (stalls) {
+    LogWarn("the disk of the write-ahead log does not answer; replies that wait for it wait on",
+            {{"for_ms", stalled_ms}});
+  } else {
+    LogInfo("the disk of the write-ahead log answers again");
+  }
+}
+
 void Server::EverySecond() {
   Totals totals;
   totals.at_ms = RealClock().WallMs();
@@ -429,6 +447,7 @@ void Server::EverySecond() {
     loading_logged_us_ = RealClock().MonotonicUs();
   }
   if (!recovering() && execution_->log != nullptr && execution_->log->resumable()) HealLog();
+  TellOfStall();
   const double seconds = (totals.at_ms - last_totals_.at_ms) / 1000.0;
   if (last_totals_.at_ms != 0 && seconds > 0) {
     rates_.operations = (totals.operations - last_totals_.operations) / seconds;
@@ -496,7 +515,8 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
     return std::find(changed.begin(), changed.end(), name) != changed.end();
   };
   if (has("maxclients")) {
-    if (const int64_t fit = RaiseDescriptorLimit(config.maxclients); fit < config.maxclients) {
+    if (const int64_t fit = RaiseDescriptorLimit(config.maxclients, std::ssize(loops_));
+        fit < config.maxclients) {
       return Config::SetFailed(
           "maxclients",
           "The operating system is not able to handle the specified number of clients, try with " +

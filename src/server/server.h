@@ -149,6 +149,7 @@ class Server {
   // After a time without the log, when its disk works again: goes on with a checkpoint.
   // Not while the log is replayed: the checkpoint would be of a part of the data.
   void HealLog();
+  void TellOfStall();  // of the log's disk
   // Before a clean stop of the log, no loop running: what changed without it is in a checkpoint.
   void EndGap();
   Status Listen();
@@ -193,6 +194,7 @@ class Server {
   int64_t recovery_begin_us_ = 0;  // monotonic
   int64_t time_to_serving_ms_ = 0;
   int64_t loading_logged_us_ = 0;
+  bool stall_told_ = false;
   Status failure_;  // why Run ends though nobody asked for it
   std::vector<std::unique_ptr<Loop>> loops_;
   std::unique_ptr<Checkpointer> checkpointer_;

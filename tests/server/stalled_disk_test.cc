@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <string>
 #include <vector>
 
 #include "tests/support/redis_client.h"
 #include "tests/support/stalling_disk.h"
 #include "tests/support/test_server.h"
+#include "utils/log.h"
 
 namespace crab {
 namespace {
@@ -103,6 +105,30 @@ TEST_P(StalledDiskTest, UnderAsyncHoldsOnlyWhoHasAskedForSync) {
   EXPECT_FALSE(writer.Readable(0));
   disk_.Release();
   EXPECT_EQ(writer.ReadLine(), "+OK\r\n");
+}
+
+// It shows in the log file, too, for nothing fails.
+TEST_P(StalledDiskTest, IsToldOfOnceAndWhenItIsOver) {
+  TestServer server(OptionsOf("sync"));
+  const std::string path = rings_.path() + "/log";
+  ASSERT_TRUE(SetLogFile(path).ok());
+  SetLogLevel(LogLevel::kNotice);
+  const auto times = [&](const std::string& text) {
+    std::ifstream file(path);
+    int count = 0;
+    for (std::string line; std::getline(file, line);) count += line.find(text) != line.npos;
+    return count;
+  };
+  disk_.Stall();
+  RawSocket writer = Sends(server, {"SET", "key", "value"});
+  EXPECT_TRUE(Eventually([&] { return times("does not answer") > 0; }));
+  EXPECT_EQ(times("answers again"), 0);
+  disk_.Release();
+  EXPECT_EQ(writer.ReadLine(), "+OK\r\n");
+  EXPECT_TRUE(Eventually([&] { return times("answers again") > 0; }));
+  EXPECT_EQ(times("does not answer"), 1);
+  SetLogLevel(LogLevel::kNothing);
+  ASSERT_TRUE(SetLogFile("").ok());
 }
 
 }  // namespace
