@@ -4,7 +4,7 @@ JOBS ?= 2
 BUILD = cmake --build $(1) -j$(JOBS)
 CONFIGURE = cmake -S . -B build/$(1) -G Ninja $(2)
 
-.PHONY: run test build deps asan tsan unit bench bench-wal crash-long fuzz fmt tidy clean
+.PHONY: run test build deps asan tsan unit bench bench-wal unit-long crash-long fuzz fmt tidy clean
 
 run: build
 	build/release/crabcache-server conf/crabcache.toml --wal-enabled yes --wal-dir ./data/wal
@@ -23,6 +23,12 @@ unit: deps
 	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
 	$(call BUILD,build/release)
 	ctest --test-dir build/release --output-on-failure
+
+# Every crash point, fault and damage of which `make test` takes a sample: hours.
+unit-long: deps
+	@$(call CONFIGURE,release,-DCMAKE_BUILD_TYPE=Release) > /dev/null
+	$(call BUILD,build/release)
+	CRAB_TEST_LONG=1 ctest --test-dir build/release --output-on-failure --timeout 86400
 
 asan: deps
 	tests/run-sanitized address

@@ -360,11 +360,11 @@ constexpr Row kRows[] = {
            "Length of the log since the last checkpoint below which its growth asks for none; what "
            "decides while there is no checkpoint."),
     Integer("wal-keep-segments", At<&Config::wal_keep_segments>(), 0, kIntMax, "0", "files",
-            "How many of the log's files are kept that the two checkpoints do not need, for a "
-            "restore of an earlier moment.") |
+            "How many of the log's files are kept that a restart does not need, with a checkpoint "
+            "for them to begin with: for a restore of an earlier moment.") |
         Toml{"wal.keep_segments"},
     Integer("wal-keep-ms", At<&Config::wal_keep_ms>(), 0, kLongMax, "0", "milliseconds",
-            "For how long such files are kept.") |
+            "For how long such files are kept, and their checkpoint.") |
         Toml{"wal.keep_ms"},
     OneOf("appendfsync", At<&Config::wal_sync_policy>(), kAppendFsync, "everysec",
           "Redis' spelling of wal-sync-policy.") |

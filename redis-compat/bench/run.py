@@ -31,6 +31,7 @@ OURS_OFF = ["--wal-enabled", "no"]
 THEIRS_OFF = ["--appendonly", "no"]
 # No checkpoint, no rewriting of the append-only file in the middle of a measurement.
 NO_REWRITE = ["--auto-aof-rewrite-percentage", "0"]
+NO_CHECKPOINT = ["--wal-max-recovery-ms", "86400000"] + NO_REWRITE
 
 
 class Measure:
@@ -220,7 +221,7 @@ class Bench:
             theirs = {"async": "everysec", "sync": "always"}[policy]
             return self.server(
                 self.chosen.server,
-                ["--threads", "1", "--wal-enabled", "yes", "--wal-sync-policy", policy] + NO_REWRITE,
+                ["--threads", "1", "--wal-enabled", "yes", "--wal-sync-policy", policy] + NO_CHECKPOINT,
                 ["--appendonly", "yes", "--appendfsync", theirs] + NO_REWRITE,
             )
 

@@ -13,6 +13,7 @@ import argparse
 import collections
 import pathlib
 import random
+import re
 import selectors
 import shutil
 import sys
@@ -123,7 +124,9 @@ def load(server, writers, depth, kill_after_s, disturbance, durable, rng):
                 problem = "a killed server's connection stays open"
             if control and rng.random() < 0.02:
                 try:
-                    control.raw(*disturbance(rng))
+                    refused = control.raw(*disturbance(rng))
+                    if refused.startswith(b"-") and not re.search(rb"in progress|being recovered", refused):
+                        problem = f"a disturbance was refused: {refused!r}"
                 except (Closed, Slow, OSError):
                     control = None
             for link in links:
