@@ -34,6 +34,8 @@ REDIS_POLICY = {"none": "no", "async": "no", "sync": "always"}
 # The smallest ring and segment, so that values pass an eighth of the one and all of the other.
 RING_BYTES = SEGMENT_BYTES = 1 << 20
 KILLS_PER_DIRECTORY = 7
+# A checkpoint may be refused while one is written, or is not possible yet; nothing else may be.
+NO_CHECKPOINT_NOW = re.compile(rb"in progress|process is active|being recovered")
 # disturb: what a control connection does meanwhile, of "policy", "checkpoint" and "durability".
 Plan = collections.namedtuple("Plan", "name policy threads disturb big_bytes options")
 
@@ -125,7 +127,7 @@ def load(server, writers, depth, kill_after_s, disturbance, durable, rng):
             if control and rng.random() < 0.02:
                 try:
                     refused = control.raw(*disturbance(rng))
-                    if refused.startswith(b"-") and not re.search(rb"in progress|being recovered", refused):
+                    if refused.startswith(b"-") and not NO_CHECKPOINT_NOW.search(refused):
                         problem = f"a disturbance was refused: {refused!r}"
                 except (Closed, Slow, OSError):
                     control = None

@@ -91,7 +91,9 @@ class LogDirectoryTest : public testing::TestWithParam<std::tuple<SyncPolicy, On
     EXPECT_TRUE(IsLocked());
     Restart();
     for (const auto& [lsn, record] : promise_.appended()) {
-      if (lsn > bridge_) EXPECT_EQ(boot_.records.count(lsn), 1u) << lsn;
+      if (lsn > bridge_) {
+        EXPECT_EQ(boot_.records.count(lsn), 1u) << lsn;
+      }
     }
   }
 
