@@ -644,14 +644,4 @@ Status RemoveCheckpoints(Disk& disk, const std::string& directory,
   return gone.empty() ? Status::Ok() : disk.SyncDirectory(directory);
 }
 
-Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
-                                                      uint64_t log_id, size_t keep) {
-  const auto found = TRY(ListCheckpoints(disk, directory));
-  const KeptCheckpoints kept = ChooseCheckpoints(found, log_id, keep, kUnknownLsn);
-  TRY(RemoveCheckpoints(disk, directory, kept.gone));
-  std::vector<std::string> names;
-  for (const CheckpointInfo& info : kept.gone) names.push_back(info.name);
-  return names;
-}
-
 }  // namespace crab::wal

@@ -164,8 +164,4 @@ KeptCheckpoints ChooseCheckpoints(const std::vector<CheckpointInfo>& found, uint
 Status RemoveCheckpoints(Disk& disk, const std::string& directory,
                          const std::vector<CheckpointInfo>& gone);
 
-// Removes those that a restart does not need. Returns their names, newest first.
-Result<std::vector<std::string>> RemoveOldCheckpoints(Disk& disk, const std::string& directory,
-                                                      uint64_t log_id, size_t keep);
-
 }  // namespace crab::wal

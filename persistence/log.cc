@@ -163,6 +163,7 @@ Status LogImpl::Start(std::unique_ptr<Backlog>* backlog) {
     UpdateReleaseLocked();
   }
   checkpoint_lsn_.store(recovered.checkpoint_lsn, std::memory_order_release);
+  if (!recovered.fallbacks.empty()) NoteRetainedFrom(recovered.fallbacks.front().lsn);
   report.recovery_time_ms = (clock_.MonotonicUs() - started_us) / 1000;
   *backlog = MakeBacklog(disk_, options_, recovered, std::move(report), started_us);
   stopped_ = false;

@@ -241,9 +241,9 @@ class Log {
   // retain. Ends the time after a gap when `newest` is not below the gap's first LSN - 1. The
   // retiring happens on the writer's thread, soon: not to be called while a Backlog still replays.
   virtual void SetCheckpoint(Lsn newest, Lsn oldest_kept) = 0;
-  // From here on keep_segments and keep_ms want the records, which makes restores of that time
-  // possible where there is a checkpoint below it; kUnknownLsn: they want none that the last
-  // SetCheckpoint does not need, 0: not known yet. It moves on as segments are retired.
+  // From here on keep_segments and keep_ms want the records, or a restart needs them, which makes
+  // restores of that time possible where there is a checkpoint below it; kUnknownLsn: nothing is
+  // retained, 0: not known yet. It moves on as segments are retired.
   virtual Lsn retained_from() const = 0;
   // The oldest checkpoint that is kept for restores: while keep_segments or keep_ms want anything,
   // all segments with records above it stay, too. kUnknownLsn: there is none. Before

@@ -197,9 +197,9 @@ class LogImpl final : public Log {
     return keep_segments_.load(std::memory_order_relaxed) != 0 ||
            keep_ms_.load(std::memory_order_relaxed) != 0;
   }
-  size_t Unneeded() const;
+  size_t Unneeded(Lsn oldest_kept) const;
   size_t UnneededAndUnwanted(size_t unneeded) const;
-  void NoteRetainedFrom();
+  void NoteRetainedFrom(Lsn oldest_kept);
   bool RetireOne(int64_t now_us);
   Status RemoveOldest();
   Status RecycleOldest();

@@ -226,8 +226,7 @@ Status LogImpl::FindOldSegments() {
 }
 
 // How many of the oldest segments no checkpoint needs that a restart may go on with.
-size_t LogImpl::Unneeded() const {
-  const Lsn oldest_kept = oldest_kept_.load(std::memory_order_acquire);
+size_t LogImpl::Unneeded(Lsn oldest_kept) const {
   size_t count = 0;
   while (count < old_segments_.size() && old_segments_[count].last <= oldest_kept) ++count;
   return count;
@@ -250,7 +249,7 @@ size_t LogImpl::UnneededAndUnwanted(size_t unneeded) const {
 
 // How many of the oldest segments are to be retired now.
 size_t LogImpl::Retirable() const {
-  const size_t unneeded = Unneeded();
+  const size_t unneeded = Unneeded(oldest_kept_.load(std::memory_order_acquire));
   // Asked for by hand: whatever is retained, but so many files in all.
   size_t by_hand = 0;
   const uint64_t left = cleanup_keep_.load(std::memory_order_acquire);
@@ -265,13 +264,12 @@ size_t LogImpl::Retirable() const {
   return std::max(by_hand, by_rule);
 }
 
-void LogImpl::NoteRetainedFrom() {
-  if (oldest_kept_.load(std::memory_order_acquire) == 0) return;  // nobody has said what is needed
-  const size_t unneeded = Unneeded();
-  const size_t unwanted = UnneededAndUnwanted(unneeded);
-  const bool none = unneeded > 0 && unwanted == unneeded;
-  const Lsn first = unwanted == 0 ? old_first_lsn_ : old_segments_[unwanted - 1].last + 1;
-  retained_from_.store(none ? kUnknownLsn : first, std::memory_order_release);
+// A restart needs what is above `oldest_kept`; 0: nobody has said so yet.
+void LogImpl::NoteRetainedFrom(Lsn oldest_kept) {
+  if (oldest_kept == 0) return;
+  const size_t unwanted = UnneededAndUnwanted(Unneeded(oldest_kept));
+  retained_from_.store(unwanted == 0 ? old_first_lsn_ : old_segments_[unwanted - 1].last + 1,
+                       std::memory_order_release);
 }
 
 // One file at a time, so that appenders do not wait for a disk that is busy with old files. True:
@@ -286,7 +284,7 @@ bool LogImpl::RetireOne(int64_t now_us) {
     if (retired.ok()) retire_requested_.store(true, std::memory_order_relaxed);
   } else {
     cleanup_keep_.store(kNoCleanup, std::memory_order_relaxed);
-    NoteRetainedFrom();
+    NoteRetainedFrom(oldest_kept_.load(std::memory_order_acquire));
     if (directory_changed_) {
       retired = SyncDirectory();
       if (retired.ok()) directory_changed_ = false;
@@ -351,7 +349,7 @@ void LogImpl::RemoveRetirable() {
 void LogImpl::NoteRetired(bool recycled) {
   const OldSegment old = std::move(old_segments_.front());
   old_segments_.pop_front();
-  if (old.last != kUnknownLsn) old_first_lsn_ = old.last + 1;
+  old_first_lsn_ = old.last + 1;
   std::lock_guard guard(control_mutex_);
   metrics_.segments -= std::min<uint64_t>(metrics_.segments, 1);
   metrics_.total_bytes -= std::min(metrics_.total_bytes, old.bytes);

@@ -113,15 +113,10 @@ Status LogImpl::BeginAfterFailure() {
 // Copies the records from `first` to `last` out of the failed file into the new one. An error
 // without an errno: they are not there.
 Status LogImpl::CopyBack(Lsn first, Lsn last) {
-  auto file = disk_.Open(failed_->path, OpenMode::kRead);
-  if (!file.ok() && file.system_errno() != EIO && file.system_errno() != ENOENT) {
-    return file.TakeStatus();  // says nothing of what is in it
-  }
   auto reader = Reader::OpenSegment(disk_, *failed_, last, options_.keys);
   Lsn wanted = first;
   for (Frame frame; wanted <= last;) {
-    auto more = reader->Next(&frame);
-    if (!more.ok() || !*more) break;
+    if (!TRY(reader->Next(&frame))) break;
     if (frame.verdict != Verdict::kGood || !IsRecord(frame.type) || frame.lsn < wanted) continue;
     if (frame.lsn > wanted) break;
     FrameHeader header = {};

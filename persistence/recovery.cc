@@ -31,7 +31,7 @@ class Recovery {
  private:
   Status ReadHeaders(const std::function<Identity()>& make_identity);
   Status ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoints);
-  std::string CheckpointProblem(const CheckpointInfo& checkpoint);
+  Result<std::string> CheckpointProblem(const CheckpointInfo& checkpoint);
   uint32_t CountUnits();
   Status OpenReader(Lsn durable);
   Status FindRing();
@@ -185,7 +185,7 @@ Status Recovery::ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoint
     const std::string problem = other_log  ? kForeignProblem
                                 : !has_key ? "its key is missing"
                                 : chosen   ? checkpoint.problem
-                                           : CheckpointProblem(checkpoint);
+                                           : TRY(CheckpointProblem(checkpoint));
     if (!problem.empty()) {
       if (chosen) continue;
       if (report_.checkpoint_problem.empty()) {
@@ -206,14 +206,20 @@ Status Recovery::ChooseCheckpoints(const std::vector<CheckpointInfo>& checkpoint
   return Status::Ok();
 }
 
-// "" = as far as is known at this point; those who judge the whole log first read all of it.
-std::string Recovery::CheckpointProblem(const CheckpointInfo& checkpoint) {
+// "" = as far as is known at this point; those who judge the whole log first read all of it. An
+// error says nothing of what is in it.
+Result<std::string> Recovery::CheckpointProblem(const CheckpointInfo& checkpoint) {
   if (!checkpoint.problem.empty()) return checkpoint.problem;
-  if (mode() == RecoveryMode::kSalvage) return "";
+  if (mode() == RecoveryMode::kSalvage) return std::string();
   const Status verified = [&]() -> Status {
     auto reader = TRY(CheckpointReader::Open(disk_, checkpoint.path, options_.keys));
     return reader->Verify({});
   }();
+  if (!verified.ok() && !IsDamage(verified.system_errno())) {
+    return Status::Error("cannot read " + checkpoint.path + ": " + std::string(verified.message()) +
+                             "; nothing was changed",
+                         verified.system_errno());
+  }
   return std::string(verified.message());
 }
 

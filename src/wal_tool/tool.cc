@@ -101,12 +101,13 @@ std::vector<std::string> WalkLog(Tool& tool, OpenLog& log, std::string_view prog
   uint64_t before = 0;  // bytes of the segments before this one
   Walk walk;
   bool any_record = false;
-  // Each error gives up one segment, so more of them would mean that nothing moves.
+  // Each lack of a key gives up one segment, so more of them would mean that nothing moves.
   while (errors.size() <= reader.segments().size() && !tool.stopped()) {
     Frame frame;
     Result<bool> more = reader.Next(&frame);
     if (!more.ok()) {
       errors.emplace_back(more.message());
+      if (more.system_errno() != ENOKEY) break;  // the next call would try the same again
       continue;
     }
     if (!*more) break;

@@ -241,17 +241,16 @@ Status Engine::WaitUntilDurable() {
 Status Engine::Publish() {
   TRY(writer_->Publish());
   const auto found = wal::ListCheckpoints(disk_, options_.directory);
-  wal::Lsn oldest = 0;
+  wal::KeptCheckpoints kept;
   if (found.ok()) {
-    const wal::KeptCheckpoints kept =
+    kept =
         wal::ChooseCheckpoints(*found, log_->identity().log_id, kCheckpointsKept, wal::kUnknownLsn);
-    behind_gap_ |= log_->metrics().awaits_checkpoint;
-    if (kept.good == kCheckpointsKept || behind_gap_) oldest = kept.oldest_needed;
   }
-  log_->SetCheckpoint(checkpoint_lsn_, oldest);
+  behind_gap_ |= log_->metrics().awaits_checkpoint;
+  const bool alone = kept.good < kCheckpointsKept && !behind_gap_;
+  log_->SetCheckpoint(checkpoint_lsn_, alone ? 0 : kept.oldest_needed);
   // Files that cannot be removed now are removed by the next one.
-  (void)wal::RemoveOldCheckpoints(disk_, options_.directory, log_->identity().log_id,
-                                  kCheckpointsKept);
+  (void)wal::RemoveCheckpoints(disk_, options_.directory, kept.gone);
   return Status::Ok();
 }
 

@@ -381,6 +381,37 @@ TEST(BacklogDamageTest, ACheckpointThatCannotBeReadForWantOfMemoryIsNotDamaged) 
   }
 }
 
+// Those who judge the whole log first read the checkpoint before they begin.
+TEST(BacklogDamageTest, NorIsItWhereAllIsReadFirst) {
+  const Made made = SmallLog(TestSeed(), /*checkpoints=*/true);
+  wal::Options options = made.options;
+  options.recovery = RecoveryMode::kPrefix;
+  int refused = 0;
+  bool failed = true;
+  for (uint64_t nth = 1; failed; ++nth) {
+    SCOPED_TRACE(testing::Message() << "map number " << nth);
+    auto disk = made.disk->Kill();
+    disk->AddFault({.calls = kMap, .nth = nth, .error = ENOMEM, .for_ever = true});
+    {
+      std::unique_ptr<Backlog> backlog;
+      auto log = wal::Log::Open(*disk, options, &backlog);
+      failed = disk->failed_calls() > 0;
+      refused += !log.ok();
+      if (log.ok()) {
+        EXPECT_EQ(backlog->report().checkpoint_problem, "");
+      } else {
+        EXPECT_EQ(log.system_errno(), ENOMEM) << log.message();
+      }
+      disk->ClearFaults();
+    }
+    std::unique_ptr<Backlog> again;
+    auto next = wal::Log::Open(*disk, options, &again);
+    ASSERT_TRUE(next.ok()) << next.message();
+    EXPECT_EQ(again->report().checkpoint_problem, "");
+  }
+  EXPECT_GT(refused, 1);
+}
+
 TEST(BacklogDamageTest, TellsOfEveryDamageInASegmentOfPacks) {
   const PackedOptions packed;
   for (const bool checkpoints : {false, true}) {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "persistence/record.h"
+#include "tests/support/remove_old_checkpoints.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 #include "utils/crc32c.h"
@@ -29,6 +30,7 @@ namespace {
 
 using test::kEverySurvivors;
 using test::Mix;
+using test::RemoveOldCheckpoints;
 using test::SimDisk;
 using test::Survivors;
 using test::SurvivorsName;

@@ -21,6 +21,7 @@
 #include "persistence/segment.h"
 #include "tests/support/eventually.h"
 #include "tests/support/log_run.h"
+#include "tests/support/remove_old_checkpoints.h"
 #include "tests/support/seed.h"
 #include "tests/support/sim_disk.h"
 #include "tests/support/stalling_disk.h"
@@ -183,6 +184,8 @@ TEST_P(LogLifecycleTest, RetainsWhatStandsBehindACheckpointForRestores) {
   boot.log->SetCheckpoint(last, last);
   EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 3; }));
   EXPECT_TRUE(Eventually(retained));
+  boot.log->SetRetention(0, 1);  // all are older: the beginning is where a restart's is
+  EXPECT_TRUE(Eventually([&] { return boot.log->retained_from() == last + 1; }));
   boot.log->SetRetention(0, 0);
   EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 1; }));
   EXPECT_EQ(boot.log->retained_from(), wal::kUnknownLsn);
@@ -352,7 +355,7 @@ class Life {
       older = newest == 0 ? lsn : newest;
       newest = lsn;
       log.SetCheckpoint(newest, older);
-      (void)wal::RemoveOldCheckpoints(disk_, kLogDirectory, log.identity().log_id, 2);
+      (void)RemoveOldCheckpoints(disk_, kLogDirectory, log.identity().log_id, 2);
     }
     const auto& metrics = log.metrics();
     retired_ = metrics.segments_retired;

@@ -176,6 +176,24 @@ TEST(CheckpointerTest, KeepsTheBeginningOfWhatIsRetained) {
   EXPECT_LT(found.back().lsn, segments[static_cast<size_t>(needed) - 6].first_lsn);
 }
 
+// Also where each life writes one only.
+TEST(CheckpointerTest, KeepsNoMoreForRestoresOverManyLives) {
+  auto disk = std::make_unique<SimDisk>();
+  for (int round = 1; round <= 10; ++round) {
+    Life life(*disk, {"--wal-keep-segments", "3"});
+    life.AwaitRecovery();
+    for (int i = 0; i < 25; ++i) {
+      ASSERT_EQ(life.Run({"SET", "key" + std::to_string(i), std::string(100 * 1024, 'v')}), "+OK");
+    }
+    life.BgSave();
+    EXPECT_LE(Files(*disk, ".ckpt").size(), 4u);
+    if (round > 4) {
+      EXPECT_TRUE(Eventually([&] { return life.Number("wal_segments") < 30; }));
+    }
+    ASSERT_TRUE(life.Stop().ok());
+  }
+}
+
 // One alone is not the only copy: its log stays until there is a second one.
 TEST(CheckpointerTest, TheFirstOneMayBeDamaged) {
   SimDisk disk;
