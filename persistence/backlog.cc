@@ -157,9 +157,7 @@ std::unique_ptr<Level> LogBacklog::MakeLevel(Plan plan) {
   level->plan.segments.clear();
   if (level->plan.checkpoint) {
     const std::string& path = level->plan.checkpoint->path;
-    auto opened = CheckpointReader::Open(disk_, path, options_.keys);
-    if (!opened.ok())
-      opened = CheckpointReader::Open(disk_, path, options_.keys);  // a hiccup passes
+    auto opened = TryTwice([&] { return CheckpointReader::Open(disk_, path, options_.keys); });
     if (opened.ok()) {
       level->checkpoint = std::move(opened).value();
     } else {
@@ -252,10 +250,9 @@ Status LogBacklog::Prepare(Source& source, Lsn checkpoint_lsn) {
   std::lock_guard guard(source.mutex);
   if (source.prepared.load(std::memory_order_relaxed)) return Status::Ok();
   const SegmentInfo& info = source.segment.info;
-  Status mapped = Map(source);
-  if (!mapped.ok()) mapped = Map(source);  // a hiccup passes, damage stays
+  Status mapped = TryTwice([&] { return Map(source); });
   if (!mapped.ok()) {
-    if (mapped.system_errno() != EIO && mapped.system_errno() != ENOENT) return mapped;
+    if (!IsDamage(mapped.system_errno())) return mapped;
     TRY(NoteLost(std::max(info.first_lsn, checkpoint_lsn + 1), source.segment.last, info.name,
                  std::string(mapped.message())));
     source.segment.places = std::make_unique<Places>(1, units_);

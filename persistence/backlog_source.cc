@@ -9,8 +9,8 @@ namespace crab::wal {
 namespace {
 
 Status LoadFrom(const Source& source, uint64_t offset, uint64_t count) {
-  if (source.loaded || source.mapping->Load(offset, count).ok()) return Status::Ok();
-  return source.mapping->Load(offset, count);  // a hiccup passes
+  if (source.loaded) return Status::Ok();
+  return TryTwice([&] { return source.mapping->Load(offset, count); });
 }
 
 // What is read of a record at once: all of one that is not much larger than others in its segment.
@@ -85,8 +85,7 @@ bool FrameReader::Fetch(uint64_t offset, uint64_t begin, uint64_t end) {
       return true;
     }
   }
-  auto got = file_->ReadAt(offset + begin, {to, size});
-  if (!got.ok()) got = file_->ReadAt(offset + begin, {to, size});  // a hiccup passes
+  const auto got = TryTwice([&] { return file_->ReadAt(offset + begin, {to, size}); });
   return got.ok() && *got == size;
 }
 

@@ -105,13 +105,10 @@ Status Chain::ReadHeader(Disk& disk, SegmentInfo* segment) {
     segment->file_bytes = TRY(file->Size());
     return file->ReadAt(0, {bytes.data(), wanted});
   };
-  auto size = read(bytes.size());
-  if (!size.ok()) size = read(bytes.size());         // a hiccup passes, damage stays
+  auto size = TryTwice([&] { return read(bytes.size()); });
   if (!size.ok()) size = read(kSegmentHeaderBytes);  // it may be the first frame that is damaged
   if (!size.ok()) {
-    // A broken place of the disk is damage. Anything else (no permission, no descriptor left) says
-    // nothing of the log, and to go on without the segment would be to throw it away.
-    if (size.system_errno() != EIO && size.system_errno() != ENOENT) return size.TakeStatus();
+    if (!IsDamage(size.system_errno())) return size.TakeStatus();
     segment->problem = size.message();
     return Status::Ok();
   }

@@ -456,9 +456,7 @@ class FileReader final : public CheckpointReader {
   // The plain bytes of a chunk: in the file or in `scratch`.
   Result<std::string_view> ReadChunk(const Chunk& chunk, Codec* codec, std::string* scratch,
                                      uint64_t* entries) const {
-    if (Status loaded = mapping_->Load(chunk.offset, chunk.bytes); !loaded.ok()) {
-      TRY(mapping_->Load(chunk.offset, chunk.bytes));  // a hiccup passes
-    }
+    TRY(TryTwice([&] { return mapping_->Load(chunk.offset, chunk.bytes); }));
     Result<std::string_view> plain = CheckChunk(chunk, codec, scratch, entries);
     if (plain.ok()) return plain;
     return plain.TakeStatus().Annotate(outline_.info.path + ": the chunk at offset " +
@@ -509,8 +507,6 @@ Result<std::unique_ptr<Mapping>> OpenOutline(Disk& disk, const std::string& path
 
 }  // namespace
 
-bool IsDamage(int error) { return error == EBADMSG || error == EIO || error == ENOENT; }
-
 std::string CheckpointName(Lsn lsn) {
   char name[48];
   std::snprintf(name, sizeof(name), "checkpoint-%020llu.ckpt",
@@ -537,11 +533,10 @@ Result<std::vector<CheckpointInfo>> ListCheckpoints(Disk& disk, const std::strin
   for (const std::string& name : TRY(disk.List(directory))) {
     if (!CheckpointLsn(name)) continue;
     Outline outline;
-    auto mapping = OpenOutline(disk, PathIn(directory, name), &outline);
-    if (!mapping.ok()) {
+    const auto mapping = TryTwice([&] {
       outline = Outline();
-      mapping = OpenOutline(disk, PathIn(directory, name), &outline);  // a hiccup passes
-    }
+      return OpenOutline(disk, PathIn(directory, name), &outline);
+    });
     if (!mapping.ok()) {
       const int error = mapping.system_errno();
       outline.info.problem = mapping.message();

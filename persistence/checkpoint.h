@@ -138,10 +138,6 @@ class CheckpointReader {
   virtual Status Verify(const std::function<void(uint64_t)>& progress) = 0;
 };
 
-// Whether an errno of a checkpoint's file tells of its bytes. Anything else (no permission, no
-// descriptor left, no memory) says nothing of what is in it.
-bool IsDamage(int error);
-
 // Which of a log's checkpoints stay, and what of its records they need.
 struct KeptCheckpoints {
   size_t good = 0;        // for a restart

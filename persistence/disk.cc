@@ -278,6 +278,8 @@ class MachineDisk final : public Disk {
 
 }  // namespace
 
+bool IsDamage(int error) { return error == EBADMSG || error == EIO || error == ENOENT; }
+
 Disk& RealDisk() {
   static MachineDisk disk;
   return disk;

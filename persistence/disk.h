@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "utils/status.h"
@@ -95,6 +96,18 @@ class Disk {
   // Fails with EWOULDBLOCK where another process (or another lock of this one) holds it.
   virtual Result<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) = 0;
 };
+
+// What a disk does not give once it may give the next time; damage stays. `call` may run twice.
+template <typename Call>
+auto TryTwice(const Call& call) {
+  auto got = call();
+  return got.ok() ? std::move(got) : call();
+}
+
+// Whether an errno tells of the bytes of a file: that they are damaged, cannot be read or are gone.
+// Any other (no permission, no descriptor left, no memory) says nothing of them, and to go on
+// without them would be to throw them away.
+bool IsDamage(int error);
 
 // The machine's own file systems. The object is stateless and may outlive or be shared by anything.
 Disk& RealDisk();

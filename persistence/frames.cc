@@ -67,11 +67,10 @@ uint64_t Window::BehindUnreadable(uint64_t offset) const {
   return offset;
 }
 
-// A second try, for a hiccup passes.
 Result<size_t> Window::Read(uint64_t offset, uint64_t bytes) {
-  auto read = file_->ReadAt(offset, {buffer_.data() + (offset - start_), bytes});
-  if (!read.ok()) read = file_->ReadAt(offset, {buffer_.data() + (offset - start_), bytes});
-  return read;
+  return TryTwice([&] {
+    return file_->ReadAt(offset, {buffer_.data() + (offset - start_), bytes});
+  });
 }
 
 // From `offset` on, at least `bytes` where they can be read: as much as a window holds, or block by

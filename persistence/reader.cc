@@ -304,11 +304,10 @@ void DirectoryReader::SpareCheckpointed(Frame* frame) const {
 Result<bool> DirectoryReader::EnterSegment(Frame* frame) {
   const SegmentInfo& segment = current();
   if (segment.problem.empty()) {
-    auto file = disk_.Open(segment.path, OpenMode::kRead);
-    if (!file.ok()) file = disk_.Open(segment.path, OpenMode::kRead);  // a hiccup passes
+    auto file = TryTwice([&] { return disk_.Open(segment.path, OpenMode::kRead); });
     if (file.ok()) {
       frames_.Reset(std::move(file).value(), segment);
-    } else if (file.system_errno() == EIO || file.system_errno() == ENOENT) {
+    } else if (IsDamage(file.system_errno())) {
       chain_.Drop(index_, file.message());
     } else {
       return file.TakeStatus();

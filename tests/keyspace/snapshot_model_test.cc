@@ -25,6 +25,7 @@ using test::ContentsOf;
 using test::ExpectSame;
 using test::kDatabases;
 using test::kNowMs;
+using test::Large;
 using test::Model;
 using test::Recorder;
 using test::World;
@@ -343,14 +344,6 @@ class ThreadedSink : public SnapshotSink {
   }
 
  private:
-  struct Large {
-    uint16_t shard;
-    uint32_t db;
-    std::string key;
-    int64_t deadline_ms;
-    LargeString* value;
-  };
-
   void ReadAll() {
     std::unique_lock lock(mutex_);
     for (;;) {

@@ -49,6 +49,15 @@ inline void ExpectSame(const Model& found, const Model& expected) {
   }
 }
 
+// A large value, which comes by itself.
+struct Large {
+  uint16_t shard;
+  uint32_t db;
+  std::string key;
+  int64_t deadline_ms;
+  LargeString* value;
+};
+
 // Replays what it is given into a map. Keeps its shares of large values until it is told otherwise,
 // and reads them only then, so that a change in place would show.
 class Recorder : public SnapshotSink {
@@ -110,14 +119,6 @@ class Recorder : public SnapshotSink {
   size_t full_at = SIZE_MAX;  // shares that it holds
 
  private:
-  struct Large {
-    uint16_t shard;
-    uint32_t db;
-    std::string key;
-    int64_t deadline_ms;
-    LargeString* value;
-  };
-
   void Add(uint16_t shard, uint32_t db, std::string key, std::string value, int64_t deadline_ms) {
     EXPECT_EQ(keyspace_.ShardOf(key), shard);
     const bool is_new =

@@ -146,6 +146,7 @@ inline void ExpectAfterPowerCut(
   Life life(*after);
   life.AwaitRecovery();
   EXPECT_EQ(life.Digest(), digest);
+  EXPECT_EQ(life.Info("wal_recovery_lost_ranges"), "0");
   for (const auto& [command, answer] : answers) EXPECT_EQ(life.Run(command), answer) << command;
 }
 
