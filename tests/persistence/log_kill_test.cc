@@ -193,10 +193,6 @@ class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnE
     append(20, 700);  // under `none` some of these leave the ring without being durable
     EXPECT_TRUE(Eventually([&] { return log.written_lsn() >= appended; }));
     append(1, 50);
-    disk.AddFault({.calls = trouble.fails, .error = EIO, .for_ever = trouble.for_ever});
-    for (int i = 0; i < trouble.directory_failures; ++i) {
-      disk.AddFault({.calls = kSyncDirectory, .error = EIO});
-    }
     const uint64_t failed_before = disk.failed_calls();
     std::atomic<uint64_t> calls{0};
     std::atomic<bool> killed{false};
@@ -210,6 +206,11 @@ class LogHealKillTest : public testing::TestWithParam<std::tuple<SyncPolicy, OnE
       left.disk = disk.Kill();
       killed = true;
     });
+    // The log's threads are at work: the first failure can be theirs, before the next line here.
+    disk.AddFault({.calls = trouble.fails, .error = EIO, .for_ever = trouble.for_ever});
+    for (int i = 0; i < trouble.directory_failures; ++i) {
+      disk.AddFault({.calls = kSyncDirectory, .error = EIO});
+    }
     append(3, 200);
     log.RequestSync();
     const auto healed = [&] {
