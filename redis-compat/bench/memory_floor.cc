@@ -2,7 +2,10 @@
 // copies it into memory that was never touched before, on all cores. Nothing that brings data back
 // from a log can be faster than this with the same bytes.
 //
-//   memory_floor THREADS FILE...      prints seconds and bytes
+//   memory_floor THREADS huge|small FILE...      prints seconds and bytes
+//
+// With `huge` the memory comes in huge pages where the system gives them, with `small` in pages of
+// 4 KiB, whose first touch is then the dear part.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -32,13 +35,14 @@ struct Block {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "usage: memory_floor THREADS FILE...\n");
+  const std::string_view pages = argc > 3 ? argv[2] : "";
+  if (pages != "huge" && pages != "small") {
+    std::fprintf(stderr, "usage: memory_floor THREADS huge|small FILE...\n");
     return 2;
   }
   std::vector<Block> blocks;
   uint64_t total_bytes = 0;
-  for (int i = 2; i < argc; ++i) {
+  for (int i = 3; i < argc; ++i) {
     const int fd = open(argv[i], O_RDONLY | O_CLOEXEC);
     struct stat status {};
     if (fd < 0 || fstat(fd, &status) != 0) {
@@ -51,7 +55,6 @@ int main(int argc, char** argv) {
     }
     total_bytes += size;
   }
-  // In huge pages where the system gives them: a page fault for every 4 KiB is no floor.
   const uint64_t fresh_bytes = blocks.size() * kBlockBytes;
   void* const mapped =
       mmap(nullptr, fresh_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -59,7 +62,7 @@ int main(int argc, char** argv) {
     std::perror("mmap");
     return 1;
   }
-  madvise(mapped, fresh_bytes, MADV_HUGEPAGE);
+  madvise(mapped, fresh_bytes, pages == "huge" ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
   char* const fresh = static_cast<char*>(mapped);
   const auto begin = std::chrono::steady_clock::now();
   std::atomic<size_t> next{0};
