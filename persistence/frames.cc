@@ -32,7 +32,7 @@ bool MayBeginPacked(const FrameHeader& header) {
   const bool pack = header.type == static_cast<uint8_t>(FrameType::kPack);
   return pack ? header.length >= sizeof(PackPayload) &&
                     (header.flags & ~(kFlagCompressed | kFlagEncrypted)) == 0
-              : header.length <= kScanBytes && header.flags == 0;
+              : header.length < sizeof(BatchPayload) + kScanBytes && header.flags == 0;
 }
 
 }  // namespace

@@ -163,6 +163,7 @@ class LogImpl final : public Log {
   Status StagePack();
   Status WriteStaged();
   void FillBlock();
+  Status WriteBlockEnd();
   void AddBatch(Lsn lsn, uint64_t padding_bytes = 0);
   Status WriteHeartbeat();
   void NoteStaged(const Published& record);

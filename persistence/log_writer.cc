@@ -74,7 +74,11 @@ bool LogImpl::Round(int64_t now_us) {
   }
   const bool unwritten = next_lsn_ <= last;
   const bool unsynced = policy != SyncPolicy::kNone && synced_lsn_ + 1 < next_lsn_;
-  if (!unwritten && !unsynced && !requested && !rotating_) {
+  // All is written, and the room that is wanted is taken by what stands in the file's last block: a
+  // PACK there may hold more than the ring does, and nothing would come any more to fill the block.
+  const bool blocked = !unwritten && room_wanted_.load(std::memory_order_relaxed) &&
+                       ring_->header().freed_lsn.load(std::memory_order_relaxed) < staged_.lsn;
+  if (!unwritten && !unsynced && !requested && !rotating_ && !blocked) {
     clean_at_us_ = now_us;
     if (stated_lsn_ < durable_lsn_.load(std::memory_order_relaxed) &&
         now_us - synced_at_us_ >= int64_t{options_.heartbeat_ms} * 1000) {
@@ -98,6 +102,7 @@ bool LogImpl::Round(int64_t now_us) {
     }
     // Another loop's record was being copied; who asked waits for what is behind it too.
     if (requested && next_lsn_ <= last) sync_requested_.store(true, std::memory_order_seq_cst);
+    if (urgent && next_lsn_ <= last) urgent_.store(true, std::memory_order_seq_cst);
     // Under the other policies whoever syncs looks.
     Status named = policy == SyncPolicy::kNone ? LookForSegment() : Status::Ok();
     if (!named.ok()) {
@@ -108,6 +113,15 @@ bool LogImpl::Round(int64_t now_us) {
       Free(block_staged_);
       if (next_lsn_ > last) clean_at_us_ = now_us;
     }
+  }
+  if (blocked) {
+    worked = true;
+    Status filled = WriteBlockEnd();
+    if (!filled.ok()) {
+      MeetDiskError(filled, /*sync=*/false);
+      return true;
+    }
+    if (policy == SyncPolicy::kNone) Free(block_staged_);
   }
   if (rotating_ && next_lsn_ > rotate_upto_) {
     worked = true;
@@ -120,7 +134,7 @@ bool LogImpl::Round(int64_t now_us) {
   }
   const bool sync = policy == SyncPolicy::kSync || requested ||
                     (policy == SyncPolicy::kAsync && (due || pressed));
-  if (sync && synced_lsn_ + 1 < next_lsn_) {
+  if (sync && (synced_lsn_ + 1 < next_lsn_ || blocked)) {
     worked = true;
     Status synced = SyncSegment();
     if (!synced.ok()) {
@@ -306,7 +320,7 @@ Status LogImpl::WritePack(Lsn last) {
     NoteStaged(record);
   }
   TRY(StagePack());
-  if (alone) FillBlock();
+  if (alone || HalfFull()) FillBlock();
   NoteBlocks(before, start, segment_->offset());
   return WriteStaged();
 }
@@ -355,11 +369,19 @@ Status LogImpl::WriteLarge(const Published& record) {
   return Status::Ok();
 }
 
-// Behind a payload of megabytes a BATCH frame fills the last block: the memory that the payload
-// takes is not to wait for a record that comes later.
+// A BATCH frame fills the last block, where much memory would wait for a record that comes later:
+// behind a payload of megabytes, or a PACK of a great part of the ring.
 void LogImpl::FillBlock() {
   const uint64_t end = segment_->offset() + kBatchBytes;
   AddBatch(next_lsn_ - 1, (kBlockBytes - end % kBlockBytes) % kBlockBytes);
+}
+
+// All that has been written can be freed once this is.
+Status LogImpl::WriteBlockEnd() {
+  stage_.clear();
+  FillBlock();
+  block_staged_ = staged_;
+  return WriteStaged();
 }
 
 // A BATCH frame behind the record `lsn`, with zeroes at the end of its payload.

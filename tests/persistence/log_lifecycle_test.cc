@@ -617,6 +617,40 @@ TEST_P(LogPackTest, HealsWhereTheFailedFileCannotBeRead) {
   EXPECT_EQ(boot.log->metrics().sync_errors, 1u);
 }
 
+// The last block of a file may hold packs of all that the ring has room for; nothing comes any more
+// that would fill it.
+TEST_P(LogPackTest, TheRingIsFreedWhateverTheLastBlockHolds) {
+  for (const SyncPolicy policy : {SyncPolicy::kNone, SyncPolicy::kAsync, SyncPolicy::kSync}) {
+    SCOPED_TRACE(PolicyName(policy));
+    StallingDisk disk;
+    Boot boot = BootLog(disk, PackOptions(policy));
+    ASSERT_NE(boot.log, nullptr) << boot.error;
+    wal::Log& log = *boot.log;
+    const auto append = [&log](size_t bytes) {
+      log.Append(wal::RecordType::kEffect, 3, std::string(bytes, 'x'));
+      log.Kick();
+    };
+    for (int i = 0; i < 5; ++i) {
+      append(50);
+      log.RequestSync();
+      ASSERT_TRUE(WaitDurable(log, log.last_lsn()));
+      disk.Stall();
+      append(50);
+      log.RequestSync();
+      ASSERT_TRUE(Eventually([&] { return disk.stalled(); }));
+      while (log.SecureRoom(50)) append(50);
+      disk.Release();
+      ASSERT_TRUE(Eventually([&] { return log.SecureRoom(50); }));
+      // As much again, in pieces.
+      while (log.SecureRoom(50)) append(50);
+      ASSERT_TRUE(Eventually([&] { return log.SecureRoom(50); }));
+    }
+    // Nor does a small record outside the ring keep a large one out for ever.
+    append(200 << 10);
+    ASSERT_TRUE(Eventually([&] { return log.SecureRoom(64 << 20); }));
+  }
+}
+
 TEST_P(LogPackTest, PacksFromTheNextSegmentOn) {
   SimDisk disk;
   wal::Options options = LogOptions(SyncPolicy::kAsync);
