@@ -728,10 +728,11 @@ Result<Lsn> LogImpl::Resume() {
     return last;
   if (!resumable()) return Status::Error("the disk of the log does not work yet");
   LockReservation();
-  resumable_.store(false, std::memory_order_release);
   dropping_ = false;
   gap_lsn_.store(last, std::memory_order_relaxed);
+  // In this order: RetryTrouble() finds one of them set, or would begin another gap over this one.
   awaits_checkpoint_.store(true, std::memory_order_release);
+  resumable_.store(false, std::memory_order_release);
   UnlockReservation();
   WakeWriter();
   return last;

@@ -249,7 +249,8 @@ void LogImpl::GiveUpRing() {
 
 void LogImpl::RetryTrouble(int64_t now_us) {
   retry_at_us_ = now_us + RetryDelayUs();
-  if (resumable()) return;
+  // Resume() may have been called since it was found that the log does not work.
+  if (resumable() || awaits_checkpoint_.load(std::memory_order_acquire)) return;
   Status opened = TakeDirectory();
   if (opened.ok() && state() != State::kDegraded && PastIsLost()) {
     LogError(

@@ -329,9 +329,10 @@ void Dispatcher::RunExclusive(Call& call) {
     execution_.keyspace_bytes.store(static_cast<int64_t>(execution_.keyspace.MemoryBytes()),
                                     std::memory_order_relaxed);
   }
-  Tap();
+  const wal::Lsn own = Tap();
   if (execution_.log != nullptr) {
-    const wal::Lsn last = execution_.log->last_lsn();
+    // A log that degrades at this moment leaves out an LSN, which nobody was promised.
+    const wal::Lsn last = own != wal::kNoGate ? own : execution_.log->last_lsn();
     const bool logged = execution_.log != log_before || last != last_before;
     // It may have changed anything: all that comes after waits for it ...
     if (logged) execution_.base_lsn = last;

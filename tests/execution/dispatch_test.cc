@@ -442,6 +442,16 @@ TEST_P(DispatchTest, AfterAnExclusiveCommandEveryReplyWaitsForWhatItSaw) {
   EXPECT_EQ(execution_.base_lsn, 2u) << "it changed nothing that others would see";
 }
 
+// The LSN that is left out then was nobody's: a reply that waited for it would not be given up.
+TEST_P(DispatchTest, AnExclusiveCommandWaitsForItsOwnRecordWhereTheLogDegradesMeanwhile) {
+  UseLog();
+  Run("set key 1");
+  log_.degrades = true;
+  Run("flushall");
+  EXPECT_EQ(log_.last_lsn(), 3u);
+  EXPECT_EQ(client_.gate, 2u);
+}
+
 TEST_P(DispatchTest, ACommandOverMoreShardsThanALockSetHoldsStillRunsAsOne) {
   UseLog();
   std::vector<std::string> words{"mset"};

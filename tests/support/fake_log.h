@@ -29,6 +29,7 @@ class FakeLog : public wal::Log {
   bool has_room = true;
   bool releases_at_once = true;  // every record is durable and released as soon as it is appended
   bool drops = false;            // keeps nothing, as a log does that has degraded
+  bool degrades = false;         // behind the next record, which leaves out an LSN
   std::string last_error = "the disk is on fire";
   wal::Lsn failed_above = UINT64_MAX;    // GateFailed for every gate above
   wal::Lsn given_up_above = UINT64_MAX;  // GateGivenUp likewise
@@ -66,7 +67,7 @@ class FakeLog : public wal::Log {
     std::lock_guard lock(mutex_);
     const wal::Lsn lsn = last_lsn_.load() + 1;
     records_.push_back({lsn, type, shard, std::string(payload)});
-    last_lsn_.store(lsn);
+    last_lsn_.store(std::exchange(degrades, false) ? lsn + 1 : lsn);
     if (releases_at_once) {
       durable_lsn_.store(lsn);
       written_lsn_.store(lsn);
