@@ -28,6 +28,7 @@ std::string CurrentDirectory() {
 }
 
 constexpr int64_t kLoadingLoggedUs = 2'000'000;  // between two lines about a long replay
+constexpr uint64_t kStallToldMs = 2000;
 
 }  // namespace
 
@@ -370,7 +371,7 @@ Status Server::Run() {
 
 void Server::EndGap() {
   // The next try may be a minute away, and whoever stops a server has often just made room.
-  if (log_->state() == wal::State::kDegraded) log_->RetryDisk();
+  if (log_->state() != wal::State::kRunning) log_->RetryDisk();
   if (log_->resumable()) {
     checkpointer_->Cancel();
     checkpointer_->Drain();
@@ -412,12 +413,16 @@ void Server::ResumeAll() {
   for (const auto& loop : loops_) loop->Post([](Loop&) {});  // a loop that wakes tries again
 }
 
+// For how long the log's disk has not answered.
+uint64_t Server::StalledMs() const {
+  const wal::Log* const log = execution_->log;
+  return log == nullptr ? 0 : log->metrics().sync_stalled_ms;
+}
+
 // Nothing fails while a disk does not answer: it shows only in who waits for it.
 void Server::TellOfStall() {
-  constexpr uint64_t kToldMs = 2000;
-  const wal::Log* const log = execution_->log;
-  const uint64_t stalled_ms = log == nullptr ? 0 : log->metrics().sync_stalled_ms;
-  const bool stalls = stalled_ms >= kToldMs;
+  const uint64_t stalled_ms = StalledMs();
+  const bool stalls = stalled_ms >= kStallToldMs;
   if (stalls == std::exchange(stall_told_, stalls)) return;
   if (stalls) {
     LogWarn("the disk of the write-ahead log does not answer; replies that wait for it wait on",
@@ -569,6 +574,10 @@ Status Server::Apply(const Config& config, std::span<const std::string_view> cha
   }
   if (has("wal-enabled")) {
     if (!config.enable_wal) {
+      if (StalledMs() >= kStallToldMs) {
+        return failed("wal-enabled",
+                      "the disk of the log does not answer, and everybody would wait for it");
+      }
       StopLog();
     } else if (Status status = StartLog(config); !status.ok()) {
       return failed("wal-enabled", status.message());
@@ -627,7 +636,7 @@ void Server::StopLog() {
   }
   wal::Log* const log = std::exchange(execution_->log, nullptr);
   execution_->base_lsn = 0;
-  // With a disk that does not work the log is off all the same: that is how one gets rid of it.
+  // With a disk that fails the log is off all the same: that is how one gets rid of it.
   const Status stopped = log->Stop();
   if (!stopped.ok()) LogError("the log is not whole", {{"error", stopped.message()}});
   // Gates of the old log mean nothing to a later one. A reply whose record is not on disk now never

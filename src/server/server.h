@@ -149,6 +149,7 @@ class Server {
   // After a time without the log, when its disk works again: goes on with a checkpoint.
   // Not while the log is replayed: the checkpoint would be of a part of the data.
   void HealLog();
+  uint64_t StalledMs() const;
   void TellOfStall();  // of the log's disk
   // Before a clean stop of the log, no loop running: what changed without it is in a checkpoint.
   void EndGap();

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -65,6 +66,29 @@ TEST(CheckpointGapTest, AStopTriesTheDiskOnceMoreAndSavesWhatTheLogLacks) {
     EXPECT_TRUE(end.ok()) << end.message();
   }
   ExpectAfterPowerCut(disk, digest, {{"GET given", "$up"}, {"GET meanwhile", "$1"}});
+}
+
+// Also where writes are refused, and a copy of the directory has taken its place.
+TEST(CheckpointGapTest, AStopTakesTheDirectoryThatIsThere) {
+  ScopedDirectory directory;
+  const std::string wal = directory.path() + "/wal";
+  const Arguments arguments = {"--wal-on-error", "refuse"};
+  std::string digest;
+  {
+    Life life(wal, arguments);
+    FillWithAllKinds(life);
+    ASSERT_EQ(life.Run("WAITAOF 1 0 0"), "[:1, :0]");
+    std::filesystem::rename(wal, wal + ".old");
+    std::filesystem::copy(wal + ".old", wal);
+    ASSERT_TRUE(Eventually([&] { return life.Run("SET key value").starts_with("-MISCONF"); }));
+    EXPECT_EQ(life.Info("wal_state"), "refusing");
+    digest = life.Digest();
+    const Status end = life.Stop();
+    EXPECT_TRUE(end.ok()) << end.message();
+  }
+  Life life(wal, arguments);
+  life.AwaitRecovery();
+  EXPECT_EQ(life.Digest(), digest);
 }
 
 TEST(CheckpointGapTest, AStopSaysWhatADiskThatFailsToTheEndLacks) {

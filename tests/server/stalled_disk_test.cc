@@ -107,6 +107,21 @@ TEST_P(StalledDiskTest, UnderAsyncHoldsOnlyWhoHasAskedForSync) {
   EXPECT_EQ(writer.ReadLine(), "+OK\r\n");
 }
 
+// That would hold up everybody until the disk answers.
+TEST_P(StalledDiskTest, TheLogIsNotSwitchedOffMeanwhile) {
+  TestServer server(OptionsOf("sync"));
+  RedisClient admin(server.unix_endpoint());
+  disk_.Stall();
+  RawSocket writer = Sends(server, {"SET", "key", "value"});
+  ASSERT_TRUE(Eventually([&] { return StalledMs(admin) >= 2000; }));
+  const std::string refusal = admin.Run("CONFIG SET wal-enabled no");
+  EXPECT_NE(refusal.find("does not answer"), std::string::npos) << refusal;
+  EXPECT_EQ(admin.Run("CONFIG GET wal-enabled"), "[$wal-enabled, $yes]");
+  disk_.Release();
+  EXPECT_EQ(writer.ReadLine(), "+OK\r\n");
+  EXPECT_EQ(admin.Run("CONFIG SET wal-enabled no"), "+OK");
+}
+
 // It shows in the log file, too, for nothing fails.
 TEST_P(StalledDiskTest, IsToldOfOnceAndWhenItIsOver) {
   TestServer server(OptionsOf("sync"));
