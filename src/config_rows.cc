@@ -361,7 +361,8 @@ constexpr Row kRows[] = {
            "decides while there is no checkpoint."),
     Integer("wal-keep-segments", At<&Config::wal_keep_segments>(), 0, kIntMax, "0", "files",
             "How many of the log's files are kept that a restart does not need, with a checkpoint "
-            "for them to begin with: for a restore of an earlier moment.") |
+            "for them to begin with: for a restore of an earlier moment. They go when the disk is "
+            "nearly full.") |
         Toml{"wal.keep_segments"},
     Integer("wal-keep-ms", At<&Config::wal_keep_ms>(), 0, kLongMax, "0", "milliseconds",
             "For how long such files are kept, and their checkpoint.") |

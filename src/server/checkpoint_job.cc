@@ -555,6 +555,9 @@ Status CheckpointJob::Publish(wal::CheckpointWriter& writer) {
   // use.
   const bool alone = kept.good < order_.kept && order_.gap_lsn == 0;
   log.SetCheckpoint(order_.lsn, alone ? 0 : std::min(kept.oldest_needed, order_.lsn));
+  // The disk is nearly full: what is retained for restores has lost its checkpoint, and its room is
+  // what is wanted.
+  if (order_.kept == 1) log.RequestCleanup(0);
   const Status removed = wal::RemoveCheckpoints(server_.disk(), order_.directory, kept.gone);
   if (!removed.ok()) LogWarn("cannot remove older checkpoints", {{"error", removed.message()}});
   return Status::Ok();

@@ -160,6 +160,22 @@ TEST_P(LogLifecycleTest, RetainsAsManySegmentsAsItIsTold) {
   EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 1; }));
 }
 
+// What is asked for before anybody has said what may go is done when somebody does.
+TEST_P(LogLifecycleTest, CleansUpBehindTheFirstCheckpointOfALife) {
+  SimDisk disk;
+  wal::Options options = SmallSegments(GetParam());
+  options.keep_segments = 100;
+  Promise promise;
+  Boot boot = BootLog(disk, options);
+  Fill(*boot.log, promise, 4);
+  boot.log->RequestCleanup(2);
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_GE(boot.log->metrics().segments, 5u);
+  const Lsn last = boot.log->metrics().sealed_lsn;
+  boot.log->SetCheckpoint(last, last);
+  EXPECT_TRUE(Eventually([&] { return boot.log->metrics().segments == 2; }));
+}
+
 // Segments that are retained are of use behind a checkpoint alone, and with all that follow it.
 TEST_P(LogLifecycleTest, RetainsWhatStandsBehindACheckpointForRestores) {
   SimDisk disk;

@@ -78,9 +78,10 @@ TEST(CheckpointBooksTest, BeginsByItselfWhenTheLogHasGrownAsTheOptionsSay) {
   EXPECT_EQ(life.Info("wal_checkpoint_reason"), "log-growth");
 }
 
+// Also of what was to be retained for restores.
 TEST(CheckpointBooksTest, BeginsByItselfWhenTheDiskRunsFullAndMakesRoom) {
   SimDisk disk;
-  Life life(disk, {"--wal-max-segment-size", "1mb"});
+  Life life(disk, {"--wal-max-segment-size", "1mb", "--wal-keep-segments", "100"});
   const std::string value(100 << 10, 'v');
   for (int i = 0; i < 80; ++i) ASSERT_EQ(life.Run({"SET", "key", value}), "+OK");
   life.BgSave();
