@@ -57,9 +57,9 @@ constexpr Verb kVerbs[] = {
     {"repair", "DIRECTORY", "make a damaged directory start under `wal-recovery strict` again",
      "Drops what cannot be read and names it. Each file that is changed is kept aside first, in\n"
      "DIRECTORY/repair-<time>. Lost records leave VOID records behind, so all others keep their\n"
-     "LSNs; a damaged checkpoint that is needed keeps the shards that can be read. Refuses where "
-     "a\n"
-     "server holds the directory. A torn tail is no damage and stays for the server to cut.\n",
+     "LSNs; a damaged checkpoint that is needed is made anew of the shards that can be read, and\n"
+     "the others of what older checkpoints and records tell of them. Refuses where a server holds\n"
+     "the directory. A torn tail is no damage and stays for the server to cut.\n",
      RunRepair},
     {"backup", "SOURCE TARGET", "copy the log of a running server, consistent at one LSN",
      "Hard links to checkpoints and full segments, and a copy of the last segment up to what is\n"

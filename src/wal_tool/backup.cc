@@ -40,7 +40,7 @@ int RunBackup(Tool& tool) {
       tool.out << "the last segment is damaged, and was taken as it is: see verify\n";
     }
   }
-  return kToolGood;
+  return report->damaged ? kToolCorruption : kToolGood;
 }
 
 }  // namespace crab::wal

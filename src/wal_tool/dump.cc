@@ -172,12 +172,14 @@ class Dump {
 
  private:
   Status PrintCheckpoint(const CheckpointInfo& info);
+  Status BeginWithCheckpoint(OpenLog* log);
   void PrintRecord(const Frame& frame, int64_t wall_ms);
 
   Tool& tool_;
   const Request& request_ = tool_.request;
   RespPrinter resp_;
   Lsn from_ = 0;
+  bool older_ = false;       // it begins with an older checkpoint than the newest one
   bool unreadable_ = false;  // a record that checks and is no effect: not as a command
 };
 
@@ -235,21 +237,46 @@ void Dump::PrintRecord(const Frame& frame, int64_t wall_ms) {
   }
 }
 
+// The data at the newest checkpoint that is not behind the end that was asked for. What is missing
+// since then is no loss to a restart, which has newer ones, but the dump would not be what it says.
+Status Dump::BeginWithCheckpoint(OpenLog* log) {
+  const Lsn to = request_.to.value_or(~Lsn{0});
+  const Lsn newest = log->base();
+  const auto suits = [&](const CheckpointInfo& checkpoint) {
+    const bool late = request_.to_ms && checkpoint.created_at_ms > *request_.to_ms;
+    return checkpoint.problem.empty() && checkpoint.lsn <= to && !late;
+  };
+  auto& checkpoints = log->checkpoints;
+  const auto chosen = std::find_if(checkpoints.begin(), checkpoints.end(), suits);
+  if (chosen != checkpoints.end()) {
+    if (Status status = PrintCheckpoint(*chosen); !status.ok()) {
+      return Status::Error(chosen->name + ": " + std::string(status.message()) +
+                           "; --from 1 dumps the records alone");
+    }
+    from_ = chosen->lsn + 1;
+  }
+  checkpoints.erase(checkpoints.begin(), chosen);
+  older_ = log->base() != newest;
+  if (!older_) return Status::Ok();
+  log->reader = TRY(Reader::Open(tool_.disk, request_.directory,
+                                 {.keys = tool_.keys, .checkpoint_lsn = log->base()}));
+  for (const SegmentInfo& segment : log->reader->segments()) {
+    if (!segment.gap_void || segment.first_lsn > to) continue;
+    return Status::Error("logging had been off before LSN " + std::to_string(segment.first_lsn) +
+                         ", and the end that was asked for lies before the first checkpoint after "
+                         "that: dump to an LSN below it, or to one at or above a checkpoint");
+  }
+  return Status::Ok();
+}
+
 int Dump::Run() {
   auto log = OpenTheLog(tool_);
   if (!log.ok()) return tool_.Fail(log.message());
   const Lsn to = request_.to.value_or(~Lsn{0});
   from_ = request_.from.value_or(0);
   if (!request_.from && !request_.from_ms) {
-    for (const CheckpointInfo& checkpoint : log->checkpoints) {
-      const bool late = request_.to_ms && checkpoint.created_at_ms > *request_.to_ms;
-      if (!checkpoint.problem.empty() || checkpoint.lsn > to || late) continue;
-      if (Status status = PrintCheckpoint(checkpoint); !status.ok()) {
-        return tool_.Fail(checkpoint.name + ": " + std::string(status.message()) +
-                          "; --from 1 dumps the records alone");
-      }
-      from_ = checkpoint.lsn + 1;
-      break;
+    if (Status status = BeginWithCheckpoint(&*log); !status.ok()) {
+      return tool_.Fail(status.message());
     }
   }
   bool lost = false;
@@ -282,7 +309,8 @@ int Dump::Run() {
     retired = log->reader->segments().back().name;
   }
   if (!retired.empty()) {
-    return tool_.Fail("the server retired " + retired + " meanwhile; dump again");
+    return tool_.Fail(older_ ? retired + " are in a newer checkpoint alone: dump to another point"
+                             : "the server retired " + retired + " meanwhile; dump again");
   }
   if (request_.resp) resp_.PrintDeadlines();
   tool_.out.flush();

@@ -1,4 +1,5 @@
 // crabcache-wal list
+#include <algorithm>
 #include <map>
 
 #include "src/wal_tool/tool.h"
@@ -98,6 +99,7 @@ int RunList(Tool& tool) {
     row.last_lsn = frame.lsn;
     return true;
   });
+  if (tool.stopped()) return tool.Fail("interrupted");
   for (const SegmentInfo& segment : log->reader->segments()) {
     if (!segment.problem.empty()) rows[&segment].end = "bad header";
   }
@@ -111,7 +113,10 @@ int RunList(Tool& tool) {
   } else {
     PrintText(*log, rows, tool.out);
   }
-  return Finish(tool, *log->reader, disk_errors, lost);
+  const bool damaged =
+      std::any_of(log->checkpoints.begin(), log->checkpoints.end(),
+                  [](const CheckpointInfo& checkpoint) { return !checkpoint.problem.empty(); });
+  return Finish(tool, *log->reader, disk_errors, lost || damaged);
 }
 
 }  // namespace crab::wal

@@ -6,17 +6,20 @@
 // becomes a VOID record (LSNs are dense, and a VOID takes as little room as a record can), and
 // INDEX and SEAL are made to suit. Records missing between segments become VOIDs at the end of the
 // one before. Where the beginning of the log is gone, a checkpoint takes its place, made of the
-// shards of a damaged one that can be read, or empty. Each original is kept under a second name in
-// repair-<time> before a new file takes its name, by one rename, and what has none to replace it
-// loses its name last, when all that is made of it is there: a repair that is interrupted is begun
-// anew, and finds what the first one found.
+// shards of a damaged one that can be read and of what else is known of the others, or empty. Each
+// original is kept under a second name in repair-<time> before a new file takes its name, by one
+// rename, and what has none to replace it loses its name last, when all that is made of it is
+// there: a repair that is interrupted is begun anew, and finds what the first one found.
 #include <algorithm>
 #include <cerrno>
 #include <map>
 #include <set>
 
 #include "persistence/backup.h"
+#include "persistence/index.h"
+#include "persistence/recovery.h"
 #include "persistence/segment.h"
+#include "src/wal_tool/shard_image.h"
 #include "src/wal_tool/tool.h"
 #include "utils/clock.h"
 
@@ -128,6 +131,9 @@ class Repair {
   Status FindDamage();
   Status RepairCheckpoints();
   Result<std::string> WriteBase(Lsn lsn);
+  Status FillShards(const CheckpointInfo& info, std::map<uint16_t, Lsn> lost,
+                    CheckpointWriter* writer, uint64_t* keys);
+  Status LookBehindBase();
   Status RewriteSegments();
   Lsn LastNeeded(const SegmentInfo& segment, const Reader& reader) const;
   Status Rewrite(const SegmentInfo& segment, Reader& reader, Frame& frame, bool* more);
@@ -149,7 +155,7 @@ class Repair {
   std::map<uint64_t, Lsn> first_lsns_;         // of those that begin earlier then
   Lsn end_lsn_ = 0;                            // the log's, as far as it is known
   Lsn good_checkpoint_ = 0, needed_base_ = 0;  // records up to here are gone
-  Lsn first_there_ = 0;
+  Lsn base_lsn_ = 0;                           // of the checkpoint that was written, 0 = none
   uint64_t lost_records_ = 0;
   std::vector<std::string> found_, done_;
 };
@@ -194,14 +200,16 @@ Status Repair::FindDamage() {
       missing_first = 0;
       seen = frame.segment;
     }
-    if (frame.verdict == Verdict::kGood && IsRecord(frame.type) && first_there_ == 0) {
-      first_there_ = frame.lsn;
-    }
     if (frame.verdict != Verdict::kCorrupt && frame.verdict != Verdict::kMissing) return true;
-    found_.push_back(ProblemText(frame));
+    // A second look finds again what the first one did, and what had not counted then.
+    const std::string text = ProblemText(frame);
+    const bool news =
+        base_lsn_ == 0 || (frame.lost_last > base_lsn_ &&
+                           std::find(found_.begin(), found_.end(), text) == found_.end());
+    if (news) found_.push_back(text);
     if (readable) bad_.insert(frame.segment->number);
     if (frame.lost_first > frame.lost_last || frame.lost_last == kUnknownLsn) return true;
-    lost_records_ += frame.lost_last - frame.lost_first + 1;
+    if (news) lost_records_ += frame.lost_last - frame.lost_first + 1;
     end_lsn_ = std::max(end_lsn_, frame.lost_last);
     if (readable) return true;
     if (frame.lost_first == 1) {
@@ -243,6 +251,68 @@ Status Repair::Replace(const std::string& name) {
   return tool_.disk.SyncDirectory(request_.directory);
 }
 
+// Shards that the damaged checkpoint at `info.lsn` has lost are made of what else there is, as a
+// start under `salvage` does: each of the newest older checkpoint that has it (its LSN goes into
+// `lost`), and of the records since.
+Status Repair::FillShards(const CheckpointInfo& info, std::map<uint16_t, Lsn> lost,
+                          CheckpointWriter* writer, uint64_t* keys) {
+  std::map<uint16_t, ShardImage> images;
+  Lsn first = kUnknownLsn;  // records above it are needed
+  for (auto& [shard, since] : lost) {
+    for (const CheckpointInfo& older : log_.checkpoints) {
+      if (CheckpointLsn(older.name).value_or(0) >= info.lsn) continue;
+      auto reader = CheckpointReader::Open(tool_.disk, older.path, tool_.keys);
+      if (!reader.ok() || ShardingOf((*reader)->info()) != ShardingOf(info)) continue;
+      ShardImage image;
+      const Status given = (*reader)->ForEachChunk(
+          shard, shard + 1,
+          [&](uint16_t, std::string_view effects) { return image.Take(effects); });
+      if (!given.ok()) continue;
+      since = (*reader)->info().lsn;
+      images[shard] = std::move(image);
+      break;
+    }
+    first = std::min(first, since);
+  }
+  const auto take = [&](uint16_t shard, Lsn lsn, std::string_view effects) -> Status {
+    for (const auto& [each, since] : lost) {
+      if ((each != shard && shard != kBroadcastShard) || lsn <= since) continue;
+      TRY(images[each].Take(effects));
+    }
+    return Status::Ok();
+  };
+  auto reader = TRY(Reader::Open(tool_.disk, request_.directory,
+                                 {.keys = tool_.keys, .checkpoint_lsn = info.lsn}));
+  std::vector<TxnPart> parts;
+  for (Frame frame; TRY(reader->Next(&frame)) && !tool_.stopped();) {
+    if (frame.verdict != Verdict::kGood || !IsRecord(frame.type) || frame.lsn <= first) continue;
+    if (frame.lsn > info.lsn) break;
+    const auto type = static_cast<FrameType>(frame.type);
+    parts.clear();
+    if (type == FrameType::kTxn && !ReadTxnDirectory(frame.payload, &parts)) continue;
+    if (type == FrameType::kEffect || type == FrameType::kBroadcast) {
+      parts.push_back({frame.shard, 0, static_cast<uint32_t>(frame.payload.size())});
+    }
+    if (!parts.empty() && ShardingOf(*frame.segment) != ShardingOf(info)) {
+      return Status::Error(CheckpointName(info.lsn) +
+                               " has lost shards, and the records before it number shards in "
+                               "another way: start a server with wal-recovery salvage, which "
+                               "makes them of the log, and let it BGSAVE",
+                           ENOTSUP);
+    }
+    for (const TxnPart& part : parts) {
+      TRY(take(part.shard, frame.lsn, frame.payload.substr(part.offset, part.size)));
+    }
+  }
+  for (const auto& [shard, image] : images) {
+    TRY(image.Give(kPackBytes, [&](std::string_view effects, uint64_t begun) {
+      *keys += begun;
+      return writer->Add(shard, effects, begun);
+    }));
+  }
+  return Status::Ok();
+}
+
 // A checkpoint for records up to `lsn`, which are gone: of the shards that a damaged one still has.
 // With an LSN of 0, for a gap, only where there are such shards: without it the log ends before the
 // gap. Returns its name, "" = none.
@@ -269,11 +339,14 @@ Result<std::string> Repair::WriteBase(Lsn lsn) {
   const auto keys = info.key_id != 0 ? tool_.keys : nullptr;
   auto writer =
       TRY(CheckpointWriter::Create(tool_.disk, request_.directory, info, info.compression, keys));
-  uint64_t lost_shards = 0, keys_kept = 0;
+  uint64_t keys_kept = 0;
+  std::map<uint16_t, Lsn> lost;
   for (uint32_t shard = 0; source != nullptr && shard < info.identity.shard_count; ++shard) {
     // All of a shard's chunks are checked before the first is given.
-    const Status status = source->ForEachChunk(
+    bool begun = false;
+    Status status = source->ForEachChunk(
         shard, shard + 1, [&](uint16_t of, std::string_view effects) -> Status {
+          begun = true;
           uint64_t entries = 0;
           EffectView effect;
           for (std::string_view left = effects; !left.empty();) {
@@ -283,15 +356,19 @@ Result<std::string> Repair::WriteBase(Lsn lsn) {
           keys_kept += entries;
           return writer->Add(of, effects, entries);
         });
-    lost_shards += !status.ok();
+    if (!status.ok() && begun) return status;
+    if (!status.ok()) lost[static_cast<uint16_t>(shard)] = 0;
   }
+  if (!lost.empty()) TRY(FillShards(info, lost, writer.get(), &keys_kept));
+  if (tool_.stopped()) return Status::Error("interrupted", EINTR);
   TRY(writer->Finish());
   TRY(writer->Publish());
+  base_lsn_ = info.lsn;
   Did("wrote " + CheckpointName(info.lsn) + " with " + std::to_string(keys_kept) + " keys" +
-      (source == nullptr
-           ? std::string(": nothing is left of the data before")
-           : "; " + std::to_string(lost_shards) + " of " +
-                 std::to_string(info.identity.shard_count) + " shards could not be read"));
+      (source == nullptr ? std::string(": nothing is left of the data before")
+                         : "; " + std::to_string(lost.size()) + " of " +
+                               std::to_string(info.identity.shard_count) +
+                               " shards could not be read, and are what older files tell of them"));
   return CheckpointName(info.lsn);
 }
 
@@ -311,6 +388,19 @@ Status Repair::RepairCheckpoints() {
     Did("moved " + damaged->name + " aside");
   }
   return Status::Ok();
+}
+
+// With the new checkpoint records may count that did not before.
+Status Repair::LookBehindBase() {
+  if (base_lsn_ == 0) return Status::Ok();
+  log_ = TRY(OpenTheLog(tool_));
+  good_checkpoint_ = std::max(good_checkpoint_, base_lsn_);
+  damaged_checkpoints_.clear();  // the list they stand in is gone
+  unusable_.clear();
+  bad_.clear();
+  first_lsns_.clear();
+  needed_base_ = 0;
+  return FindDamage();
 }
 
 // The last LSN that must stand in a segment, or in those before it.
@@ -452,6 +542,7 @@ int Repair::Run() {
   }
   const auto mend = [&]() -> Status {
     TRY(RepairCheckpoints());
+    TRY(LookBehindBase());
     TRY(RewriteSegments());
     for (const std::string& name : unusable_) {
       TRY(KeepAside(name));
@@ -463,7 +554,8 @@ int Repair::Run() {
   if (Status status = mend(); !status.ok()) {
     (void)tool_.disk.Remove(Path(kUnfinished));
     Report("not finished");
-    return tool_.Fail(std::string(status.message()) + "; run it again");
+    const bool helps = status.system_errno() != ENOTSUP;
+    return tool_.Fail(std::string(status.message()) + (helps ? "; run it again" : ""));
   }
   Report("repaired");
   return kToolGood;

@@ -10,6 +10,15 @@ namespace {
 // A server retires a few files per checkpoint, and to open a log takes milliseconds.
 constexpr int kTriesMax = 20;
 
+// Files of another log get here by somebody's hand, and count for nothing. Where no segment can be
+// read nobody knows whose directory it is.
+bool IsForeign(const std::vector<SegmentInfo>& segments, const CheckpointInfo& checkpoint) {
+  if (!checkpoint.problem.empty()) return false;
+  const auto own = std::find_if(segments.begin(), segments.end(),
+                                [](const SegmentInfo& segment) { return segment.problem.empty(); });
+  return own != segments.end() && own->identity.log_id != checkpoint.identity.log_id;
+}
+
 // What is missing because a server has retired it during the walk is not lost: a checkpoint has it,
 // perhaps one that the walk does not know.
 void SpareRetired(Tool& tool, const OpenLog& log, Frame* frame, Walk* walk) {
@@ -23,8 +32,9 @@ void SpareRetired(Tool& tool, const OpenLog& log, Frame* frame, Walk* walk) {
   if (const auto checkpoints = ListCheckpoints(tool.disk, tool.request.directory);
       checkpoints.ok()) {
     for (const CheckpointInfo& checkpoint : *checkpoints) {
-      if (checkpoint.problem.empty() && !known(checkpoint))
-        newest = std::max(newest, checkpoint.lsn);
+      if (!checkpoint.problem.empty() || known(checkpoint)) continue;
+      if (IsForeign(log.reader->segments(), checkpoint)) continue;
+      newest = std::max(newest, checkpoint.lsn);
     }
   }
   const Lsn last = std::min(frame->lost_last, newest);
@@ -74,7 +84,13 @@ Result<OpenLog> OpenTheLog(Tool& tool) {
         now.base() != log.base() ||
         std::any_of(segments.begin(), segments.end(),
                     [&](const SegmentInfo& segment) { return IsRetired(tool, segment.path); });
-    if (!moved || tries == kTriesMax) return log;
+    if (moved && tries < kTriesMax) continue;
+    std::erase_if(log.checkpoints, [&](const CheckpointInfo& checkpoint) {
+      if (!IsForeign(segments, checkpoint)) return false;
+      tool.errors << "warning: " << checkpoint.name << " is of another log and was not used\n";
+      return true;
+    });
+    return log;
   }
 }
 

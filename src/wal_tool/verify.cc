@@ -34,6 +34,16 @@ int RunVerify(Tool& tool) {
   std::erase_if(log->checkpoints, [&](const CheckpointInfo& checkpoint) {
     return !checkpoint.problem.empty() && IsRetired(tool, checkpoint.path);
   });
+  // What was retired because of a damaged one counts as lost.
+  if (!damaged_text.empty()) {
+    auto reader = Reader::Open(
+        tool.disk, tool.request.directory,
+        {.keys = tool.keys,
+         .checkpoint_lsn = log->base(),
+         .damaged_checkpoint_lsn = CheckpointLsn(log->checkpoints.front().name).value_or(0)});
+    if (!reader.ok()) return tool.Fail(reader.message());
+    log->reader = std::move(*reader);
+  }
   uint64_t records = 0, bytes = 0;
   Lsn first = 0, last = 0;
   std::vector<std::string> lost, torn;

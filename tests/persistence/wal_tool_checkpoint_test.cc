@@ -60,6 +60,76 @@ TEST(WalToolCheckpointTest, WhatIsRetiredIsNotLost) {
   EXPECT_NE(without.out.find("lost LSN 1.."), std::string::npos) << without.out;
 }
 
+// The newest one is damaged, so what was retired because of it is lost; and of each end before it a
+// dump tells what it cannot have.
+TEST(WalToolCheckpointTest, WhatOnlyANewerOneHasIsToldOf) {
+  SimDisk disk;
+  LogStory story(disk);
+  story.Boot();
+  story.Change(20, 1);
+  story.Checkpoint();
+  story.Rotate();
+  story.Change(20, 2);
+  const wal::Lsn between = story.log().last_lsn();
+  story.Rotate();
+  story.Checkpoint();
+  story.Change(20, 3);
+  story.Stop();
+  disk.RemoveFile(SegmentPaths(disk).at(1));
+  EXPECT_EQ(RunTool(disk, {"verify", "wal"}).status, 0);
+  EXPECT_EQ(RunTool(disk, {"dump", "wal"}).status, 0);
+  const ToolAnswer older = RunTool(disk, {"dump", "wal", "--to", std::to_string(between - 1)});
+  EXPECT_EQ(older.status, 2) << older.errors;
+  EXPECT_NE(older.errors.find("are in a newer checkpoint alone"), std::string::npos)
+      << older.errors;
+  const ToolAnswer before =
+      RunTool(disk, {"dump", "wal", "--to", std::to_string(story.checkpoints()[0])});
+  EXPECT_EQ(before.status, 0) << before.errors;
+  disk.FlipBit("wal/" + wal::CheckpointName(story.checkpoints()[1]),
+               (wal::kCheckpointHeaderBytes + 40) * 8);
+  const ToolAnswer verify = RunTool(disk, {"verify", "wal"});
+  EXPECT_EQ(verify.status, 1);
+  EXPECT_NE(verify.out.find("lost LSN " + std::to_string(story.checkpoints()[0] + 1) + ".." +
+                            std::to_string(between)),
+            std::string::npos)
+      << verify.out;
+  EXPECT_EQ(RunTool(disk, {"list", "wal"}).status, 0) << "it reads no chunk";
+  disk.Cut("wal/" + wal::CheckpointName(story.checkpoints()[1]), 5000);
+  EXPECT_EQ(RunTool(disk, {"list", "wal"}).status, 1);
+}
+
+// Somebody's hand has put it there.
+TEST(WalToolCheckpointTest, OneOfAnotherLogCountsForNothing) {
+  SimDisk other;
+  LogStory strange(other);
+  strange.Boot();
+  strange.Change(30, 5);
+  strange.Checkpoint();
+  strange.Stop();
+  SimDisk disk;
+  LogStory story(disk);
+  story.Boot();
+  story.Change(20, 1);
+  story.Rotate();
+  story.Change(60, 2);
+  story.Stop();
+  const std::string name = wal::CheckpointName(strange.checkpoints()[0]);
+  disk.PutFile("wal/" + name, other.Contents("wal/" + name));
+  for (const auto& verb : std::vector<std::vector<std::string_view>>{
+           {"dump", "wal"}, {"verify", "wal"}, {"list", "wal"}, {"repair", "wal"}}) {
+    const ToolAnswer answer = RunTool(disk, verb);
+    EXPECT_EQ(answer.status, 0) << verb[0] << answer.errors;
+    EXPECT_NE(answer.errors.find(name + " is of another log"), std::string::npos) << verb[0];
+    EXPECT_EQ(answer.out.find("checkpoint "), std::string::npos) << answer.out;
+  }
+  ASSERT_EQ(RunTool(disk, {"restore", "wal", "--to", "with"}).status, 0);
+  EXPECT_EQ(StartFrom(disk, story.options(), "with").data, story.now());
+  disk.RemoveFile("wal/" + wal::SegmentName(1));
+  const ToolAnswer verify = RunTool(disk, {"verify", "wal"});
+  EXPECT_EQ(verify.status, 1);
+  EXPECT_NE(verify.out.find("lost LSN 1.."), std::string::npos) << verify.out;
+}
+
 TEST(WalToolCheckpointTest, WhatIsRetiredMeanwhileIsNotLost) {
   for (uint64_t nth = 1;; ++nth) {
     SCOPED_TRACE("before read " + std::to_string(nth));

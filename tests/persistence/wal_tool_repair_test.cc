@@ -4,8 +4,12 @@
 
 #include <cerrno>
 #include <functional>
+#include <vector>
 
+#include "persistence/reader.h"
+#include "persistence/record.h"
 #include "tests/persistence/log_story.h"
+#include "tests/support/eventually.h"
 
 namespace crab::test {
 namespace {
@@ -253,6 +257,151 @@ TEST_P(WalToolRepairBaseTest, IsDoneAgainAfterAFullDisk) {
     }
     ExpectTheSameFrom(*disk);
     if (HasFailure()) return;
+  }
+}
+
+// A damaged checkpoint that is needed, and beside it what else there is of the shards that it has
+// lost: an older checkpoint, and records.
+class WalToolRepairShardsTest : public WalToolRepairTest {
+ protected:
+  static void WaitRetired(LogStory& story) {
+    ASSERT_TRUE(Eventually([&] { return story.log().metrics().segments_retired > 0; }));
+  }
+  static std::string PathOf(wal::Lsn checkpoint) {
+    return "wal/" + wal::CheckpointName(checkpoint);
+  }
+  // The places of a checkpoint's chunks, some of them.
+  static std::vector<uint64_t> Places(const SimDisk& disk, wal::Lsn checkpoint) {
+    const uint64_t bytes = disk.Contents(PathOf(checkpoint)).size();
+    std::vector<uint64_t> places;
+    // Not the index and the end: without them nothing of the file is to be had.
+    for (uint64_t at = wal::kCheckpointHeaderBytes + 20; at + 300 < bytes; at += 53) {
+      places.push_back(at);
+    }
+    return places;
+  }
+  static bool Has(SimDisk& disk, wal::Lsn checkpoint, uint16_t shard) {
+    auto reader = wal::CheckpointReader::Open(disk, PathOf(checkpoint), nullptr);
+    if (!reader.ok()) return false;
+    const auto take = [](uint16_t, std::string_view) { return Status::Ok(); };
+    return (*reader)->ForEachChunk(shard, shard + 1u, take).ok();
+  }
+  // Each shard from the newest of the checkpoints that has it, and the records since.
+  static Data Expected(SimDisk& disk, const LogStory& story) {
+    std::vector<wal::Lsn> bases = story.checkpoints();
+    bases.insert(bases.begin(), 0);
+    Data expected;
+    for (uint16_t shard = 0; shard < 16; ++shard) {
+      wal::Lsn base = 0;
+      for (const wal::Lsn each : bases) {
+        if (each > 0 && Has(disk, each, shard)) base = each;
+      }
+      Data data = story.At(base);
+      auto reader = wal::Reader::Open(disk, "wal", {.checkpoint_lsn = bases.back()});
+      wal::Frame frame;
+      for (auto more = (*reader)->Next(&frame); more.ok() && *more;
+           more = (*reader)->Next(&frame)) {
+        if (frame.verdict != wal::Verdict::kGood || !wal::IsRecord(frame.type)) continue;
+        if (frame.lsn <= base) continue;
+        const auto type = static_cast<wal::RecordType>(frame.type);
+        EXPECT_TRUE(RunEffects(type, frame.payload, &data).ok());
+      }
+      for (const auto& [key, value] : data) {
+        if (LogStory::ShardOf(key.second) == shard) expected[key] = value;
+      }
+    }
+    return expected;
+  }
+  void ExpectRepairs(SimDisk& disk, const LogStory& story) {
+    const Data expected = Expected(disk, story);
+    ASSERT_EQ(RunTool(disk, {"verify", "wal"}).status, 1);
+    const ToolAnswer repair = RunTool(disk, {"repair", "wal"});
+    ASSERT_EQ(repair.status, 0) << repair.out << repair.errors;
+    const ToolAnswer verify = RunTool(disk, {"verify", "wal"});
+    EXPECT_EQ(verify.status, 0) << repair.out << verify.out << verify.errors;
+    const FoundData found = StartFrom(disk, options(), "wal");
+    ASSERT_EQ(found.error, "") << repair.out;
+    EXPECT_TRUE(found.data == expected)
+        << repair.out << found.data.size() << " keys, wanted " << expected.size();
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Forms, WalToolRepairShardsTest,
+                         testing::Values(wal::Compression::kNone, wal::Compression::kLz4),
+                         [](const auto& form) { return wal::CompressionName(form.param); });
+
+TEST_P(WalToolRepairShardsTest, TakesTheRecordsInTheCheckpointsOwnSegment) {
+  SimDisk whole;
+  LogStory story(whole, options());
+  story.Boot();
+  story.Change(40, 7);
+  story.Rotate();
+  story.Change(40, 8);
+  story.Checkpoint(/*tell=*/true);
+  story.Change(5, 9);
+  WaitRetired(story);
+  story.Stop();
+  const wal::Lsn checkpoint = story.checkpoints()[0];
+  ASSERT_EQ(SegmentPaths(whole).size(), 1u);
+  for (const uint64_t at : Places(whole, checkpoint)) {
+    SCOPED_TRACE(at);
+    const auto disk = whole.PowerCut();
+    disk->FlipBit(PathOf(checkpoint), at * 8);
+    ExpectRepairs(*disk, story);
+    if (HasFailure()) return;
+  }
+}
+
+TEST_P(WalToolRepairShardsTest, TakesAnOlderCheckpointThatIsDamagedElsewhere) {
+  SimDisk whole;
+  LogStory story(whole, options());
+  story.Boot();
+  story.Change(60, 7);
+  story.Rotate();
+  story.Checkpoint(/*tell=*/true);
+  WaitRetired(story);
+  story.Change(40, 8);
+  story.Checkpoint();
+  story.Change(5, 9);
+  story.Stop();
+  const wal::Lsn older = story.checkpoints()[0];
+  const wal::Lsn newer = story.checkpoints()[1];
+  for (const uint64_t first : Places(whole, older)) {
+    for (const uint64_t second : Places(whole, newer)) {
+      SCOPED_TRACE(std::to_string(first) + " and " + std::to_string(second));
+      const auto disk = whole.PowerCut();
+      disk->FlipBit(PathOf(older), first * 8);
+      disk->FlipBit(PathOf(newer), second * 8);
+      ExpectRepairs(*disk, story);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+// What stands behind a gap counts again with its checkpoint, and so does the damage there.
+TEST_P(WalToolRepairShardsTest, TakesWhatStandsBeforeAGap) {
+  SimDisk whole;
+  wal::Options kept = options();
+  kept.keep_segments = 100;
+  LogStory story(whole, kept);
+  story.Boot();
+  story.Change(40, 7);
+  story.Stop();
+  story.BootBehindGap("unlogged");
+  story.Change(20, 8);
+  story.Stop();
+  const wal::Lsn checkpoint = story.checkpoints()[0];
+  for (const bool behind_too : {false, true}) {
+    for (const uint64_t at : Places(whole, checkpoint)) {
+      SCOPED_TRACE(std::to_string(at) + (behind_too ? ", and behind the gap" : ""));
+      const auto disk = whole.PowerCut();
+      disk->FlipBit(PathOf(checkpoint), at * 8);
+      if (behind_too) {
+        disk->FlipBit(SegmentPaths(*disk).back(), (wal::kSegmentHeaderBytes + 700) * 8);
+      }
+      ExpectRepairs(*disk, story);
+      if (HasFailure()) return;
+    }
   }
 }
 
