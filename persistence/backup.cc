@@ -98,6 +98,7 @@ Result<bool> Attempt::TakeCheckpoints() {
       continue;
     }
     if (!TRY(Take(info.name))) return false;
+    report_.damaged |= !info.problem.empty();
     ++report_.checkpoints;
   }
   for (const CheckpointInfo& info : TRY(ListCheckpoints(disk_, target_))) {
@@ -120,6 +121,7 @@ Result<bool> Attempt::TakeSegments(const Chain& chain) {
     }
     if (first_segment_.empty()) first_segment_ = segment.name;
     if (!TRY(&segment == growing ? TakeGrowing(segment.name) : Take(segment.name))) return false;
+    report_.damaged |= !segment.problem.empty();
     ++report_.segments;
   }
   return true;

@@ -27,7 +27,7 @@ struct BackupReport {
   uint64_t linked_files = 0, linked_bytes = 0;
   uint64_t copied_files = 0, copied_bytes = 0;
   uint64_t foreign = 0;  // files of another log that were left out
-  bool damaged = false;  // in the segment that grows: what stands behind it was taken as it is
+  bool damaged = false;  // a header, an end, or the segment that grows: it was taken as it is
   uint64_t tries = 1;    // begun anew because files were retired meanwhile
 };
 

@@ -250,7 +250,8 @@ class Log {
   // SetCheckpoint, which retires.
   virtual void SetRestorable(Lsn oldest) = 0;
   // Retires now what SetCheckpoint allows and retention would keep, down to `keep_segments` in all,
-  // the current one among them (WAL CLEANUP keep); before the first SetCheckpoint, behind that.
+  // the current one among them (WAL CLEANUP keep); before a SetCheckpoint that lets any
+  // go, behind the first that does.
   // Watch metrics().segments.
   virtual void RequestCleanup(uint64_t keep_segments) = 0;
   virtual void SetRetention(uint64_t keep_segments, uint64_t keep_ms) = 0;

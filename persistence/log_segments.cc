@@ -280,11 +280,11 @@ bool LogImpl::RetireOne(int64_t now_us) {
   retire_at_us_ = 0;
   Status retired = Status::Ok();
   uint64_t cleanup_keep = cleanup_keep_.load(std::memory_order_acquire);
+  const Lsn oldest_kept = oldest_kept_.load(std::memory_order_acquire);
   if (Retirable() > 0) {
     retired = ZeroesAhead() && spares_->StartRecycling() ? RecycleOldest() : RemoveOldest();
     if (retired.ok()) retire_requested_.store(true, std::memory_order_relaxed);
   } else {
-    const Lsn oldest_kept = oldest_kept_.load(std::memory_order_acquire);
     // It is done, unless nobody has said yet what may go, or it has been asked for anew.
     if (oldest_kept != 0) {
       cleanup_keep_.compare_exchange_strong(cleanup_keep, kNoCleanup, std::memory_order_relaxed);

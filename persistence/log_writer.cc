@@ -22,6 +22,7 @@ constexpr uint64_t kPackBytesMin = uint64_t{64} << 10;  // what a full segment m
 constexpr uint64_t kBlockBytes = 4096;                  // what a disk rewrites at least
 constexpr int64_t kNapUs = 2000;
 constexpr int64_t kLongestSleepUs = 1000000;
+constexpr int64_t kCopyUs = 50;         // another loop's record is being copied at this moment
 constexpr int64_t kKickLostUs = 20000;  // for callers that append and do not kick
 constexpr uint64_t kBatchBytes = FrameBytes(sizeof(BatchPayload));
 
@@ -209,7 +210,6 @@ void LogImpl::Park(bool until_kicked, uint64_t wake_position, int64_t timeout_us
     // Records that no kick has announced belong to a round of a loop that goes on: they wait for
     // its end, so that one sync serves the whole round.
     if (kicked_lsn_.load(std::memory_order_seq_cst) >= next_lsn_) {
-      constexpr int64_t kCopyUs = 50;  // another loop's record is being copied at this moment
       Published next;
       timeout_us = FindPublished(next_lsn_, &next) ? 0 : kCopyUs;
     }
@@ -223,7 +223,10 @@ void LogImpl::Park(bool until_kicked, uint64_t wake_position, int64_t timeout_us
   if (Working() && (sync_requested_.load(std::memory_order_seq_cst) ||
                     rotate_requested_.load(std::memory_order_seq_cst) ||
                     urgent_.load(std::memory_order_seq_cst))) {
-    timeout_us = 0;
+    Published next;
+    const bool copies =
+        next_lsn_ <= last_lsn_.load(std::memory_order_relaxed) && !FindPublished(next_lsn_, &next);
+    timeout_us = copies ? std::min(timeout_us, kCopyUs) : 0;
   }
   if (head_.load(std::memory_order_relaxed) >= wake_position) timeout_us = 0;
   if (timeout_us > 0) {

@@ -37,7 +37,7 @@ int RunBackup(Tool& tool) {
       tool.out << report->foreign << " files of another log were left out\n";
     }
     if (report->damaged) {
-      tool.out << "the last segment is damaged, and was taken as it is: see verify\n";
+      tool.out << "some of it is damaged, and was taken as it is: see verify\n";
     }
   }
   return report->damaged ? kToolCorruption : kToolGood;

@@ -247,25 +247,27 @@ Status Dump::BeginWithCheckpoint(OpenLog* log) {
     return checkpoint.problem.empty() && checkpoint.lsn <= to && !late;
   };
   auto& checkpoints = log->checkpoints;
-  const auto chosen = std::find_if(checkpoints.begin(), checkpoints.end(), suits);
-  if (chosen != checkpoints.end()) {
-    if (Status status = PrintCheckpoint(*chosen); !status.ok()) {
-      return Status::Error(chosen->name + ": " + std::string(status.message()) +
-                           "; --from 1 dumps the records alone");
-    }
-    from_ = chosen->lsn + 1;
-  }
-  checkpoints.erase(checkpoints.begin(), chosen);
+  checkpoints.erase(checkpoints.begin(),
+                    std::find_if(checkpoints.begin(), checkpoints.end(), suits));
   older_ = log->base() != newest;
-  if (!older_) return Status::Ok();
-  log->reader = TRY(Reader::Open(tool_.disk, request_.directory,
-                                 {.keys = tool_.keys, .checkpoint_lsn = log->base()}));
-  for (const SegmentInfo& segment : log->reader->segments()) {
-    if (!segment.gap_void || segment.first_lsn > to) continue;
-    return Status::Error("logging had been off before LSN " + std::to_string(segment.first_lsn) +
-                         ", and the end that was asked for lies before the first checkpoint after "
-                         "that: dump to an LSN below it, or to one at or above a checkpoint");
+  if (older_) {
+    log->reader = TRY(Reader::Open(tool_.disk, request_.directory,
+                                   {.keys = tool_.keys, .checkpoint_lsn = log->base()}));
+    for (const SegmentInfo& segment : log->reader->segments()) {
+      const bool late = request_.to_ms && segment.created_at_ms > *request_.to_ms;
+      if (!segment.gap_void || segment.first_lsn > to || late) continue;
+      return Status::Error("logging had been off before LSN " + std::to_string(segment.first_lsn) +
+                           ", and the end that was asked for lies before the first checkpoint "
+                           "after that: dump to a point before it, or at or behind a checkpoint");
+    }
   }
+  if (checkpoints.empty()) return Status::Ok();
+  const CheckpointInfo& chosen = checkpoints.front();
+  if (Status status = PrintCheckpoint(chosen); !status.ok()) {
+    return Status::Error(chosen.name + ": " + std::string(status.message()) +
+                         "; --from 1 dumps the records alone");
+  }
+  from_ = chosen.lsn + 1;
   return Status::Ok();
 }
 

@@ -103,6 +103,9 @@ int RunList(Tool& tool) {
   for (const SegmentInfo& segment : log->reader->segments()) {
     if (!segment.problem.empty()) rows[&segment].end = "bad header";
   }
+  std::erase_if(log->checkpoints, [&](const CheckpointInfo& checkpoint) {
+    return !checkpoint.problem.empty() && IsRetired(tool, checkpoint.path);
+  });
   if (tool.request.json) {
     for (const SegmentInfo& segment : log->reader->segments()) {
       tool.out << SegmentJson(segment, rows[&segment]) << "\n";

@@ -14,6 +14,9 @@
 #include <cerrno>
 #include <map>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "persistence/backup.h"
 #include "persistence/index.h"
@@ -157,6 +160,7 @@ class Repair {
   Lsn good_checkpoint_ = 0, needed_base_ = 0;  // records up to here are gone
   Lsn base_lsn_ = 0;                           // of the checkpoint that was written, 0 = none
   uint64_t lost_records_ = 0;
+  std::set<std::pair<std::string, Lsn>> told_;  // places, and the last LSN that was lost there
   std::vector<std::string> found_, done_;
 };
 
@@ -202,11 +206,9 @@ Status Repair::FindDamage() {
     }
     if (frame.verdict != Verdict::kCorrupt && frame.verdict != Verdict::kMissing) return true;
     // A second look finds again what the first one did, and what had not counted then.
-    const std::string text = ProblemText(frame);
-    const bool news =
-        base_lsn_ == 0 || (frame.lost_last > base_lsn_ &&
-                           std::find(found_.begin(), found_.end(), text) == found_.end());
-    if (news) found_.push_back(text);
+    const bool news = told_.emplace(Place(frame), frame.lost_last).second &&
+                      (base_lsn_ == 0 || frame.lost_last > base_lsn_);
+    if (news) found_.push_back(ProblemText(frame));
     if (readable) bad_.insert(frame.segment->number);
     if (frame.lost_first > frame.lost_last || frame.lost_last == kUnknownLsn) return true;
     if (news) lost_records_ += frame.lost_last - frame.lost_first + 1;

@@ -1,4 +1,6 @@
 // crabcache-wal verify
+#include <algorithm>
+
 #include "src/wal_tool/tool.h"
 
 namespace crab::wal {
@@ -21,9 +23,11 @@ int RunVerify(Tool& tool) {
   auto log = OpenTheLog(tool);
   if (!log.ok()) return tool.Fail(log.message());
   std::vector<std::string> damaged_text, damaged_json;
+  Lsn damaged_lsn = 0;  // the highest that is stated
   for (CheckpointInfo& checkpoint : log->checkpoints) {
     checkpoint.problem = CheckpointProblem(tool, checkpoint);
     if (checkpoint.problem.empty() || IsRetired(tool, checkpoint.path)) continue;
+    damaged_lsn = std::max(damaged_lsn, CheckpointLsn(checkpoint.name).value_or(0));
     damaged_text.push_back("damaged checkpoint: " + checkpoint.name + ": " + checkpoint.problem);
     damaged_json.push_back(JsonObject()
                                .Number("checkpoint", checkpoint.lsn)
@@ -38,9 +42,7 @@ int RunVerify(Tool& tool) {
   if (!damaged_text.empty()) {
     auto reader = Reader::Open(
         tool.disk, tool.request.directory,
-        {.keys = tool.keys,
-         .checkpoint_lsn = log->base(),
-         .damaged_checkpoint_lsn = CheckpointLsn(log->checkpoints.front().name).value_or(0)});
+        {.keys = tool.keys, .checkpoint_lsn = log->base(), .damaged_checkpoint_lsn = damaged_lsn});
     if (!reader.ok()) return tool.Fail(reader.message());
     log->reader = std::move(*reader);
   }

@@ -3,7 +3,7 @@
 // directory it is given, and only where no server holds its lock. wal_main.cc hands it the command
 // line; `crabcache-wal --help` is its manual.
 // Holds one record in memory, whatever the size of the log; `dump --resp` also each key that has a
-// deadline.
+// deadline, and `repair` the data of shards that it makes of records.
 #pragma once
 
 #include <atomic>

@@ -83,6 +83,19 @@ TEST_F(BackupTest, WantsANewDirectory) {
   EXPECT_EQ(wal::BackUp(disk_, "empty", "new").system_errno(), ENOENT);
 }
 
+TEST_F(BackupTest, TellsOfDamageWhereverItFindsIt) {
+  TellAStory(story_);
+  EXPECT_EQ(RunTool(disk_, {"backup", "wal", "good"}).status, 0);
+  const std::string checkpoint = "wal/" + wal::CheckpointName(story_.checkpoints()[0]);
+  for (const std::string& path : {checkpoint, SegmentPaths(disk_).back()}) {
+    const auto disk = disk_.PowerCut();
+    disk->FlipBit(path, 100 * 8);  // of its header
+    const ToolAnswer answer = RunTool(*disk, {"backup", "wal", "damaged"});
+    EXPECT_EQ(answer.status, 1) << path << answer.errors;
+    EXPECT_NE(answer.out.find("some of it is damaged"), std::string::npos) << answer.out;
+  }
+}
+
 TEST_F(BackupTest, LeavesNothingBehindWhateverFails) {
   TellAStory(story_);
   for (uint64_t nth = 1;; ++nth) {

@@ -237,6 +237,42 @@ TEST_F(WalToolGapTest, EndsBeforeTheGapWithoutItsCheckpoint) {
   EXPECT_EQ(RunTool(disk_, {"restore", "wal", "--until-lsn", behind, "--to", "x"}).status, 2);
 }
 
+// A dump to a moment before a gap begins with an older checkpoint, and is none behind the gap.
+TEST(WalToolOldGapTest, DumpsBeforeTheGapAndRefusesBehindIt) {
+  SimDisk disk;
+  wal::Options options = LogOptions(wal::SyncPolicy::kSync);
+  options.keep_segments = 100;
+  LogStory story(disk, options);
+  story.Boot();
+  story.Change(15, 1);
+  story.Checkpoint();
+  story.Change(5, 2);
+  const wal::Lsn before = story.log().last_lsn();
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const std::string then = std::to_string(RealClock().WallMs());
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  story.Stop();
+  story.BootBehindGap("unlogged");
+  story.Change(15, 3);
+  const wal::Lsn behind = story.log().last_lsn();
+  story.Checkpoint();
+  story.Change(5, 4);
+  story.Stop();
+  const ToolAnswer by_time = RunTool(disk, {"dump", "wal", "--to-time", then});
+  EXPECT_EQ(by_time.status, 0) << by_time.errors;
+  const ToolAnswer by_lsn = RunTool(disk, {"dump", "wal", "--to", std::to_string(before)});
+  EXPECT_EQ(by_lsn.status, 0) << by_lsn.errors;
+  EXPECT_EQ(by_time.out, by_lsn.out);
+  // The gap's own checkpoint goes in time.
+  disk.RemoveFile("wal/" + wal::CheckpointName(story.checkpoints()[1]));
+  EXPECT_EQ(RunTool(disk, {"dump", "wal", "--to-time", then}).status, 0);
+  EXPECT_EQ(RunTool(disk, {"dump", "wal"}).status, 0);
+  const ToolAnswer refused = RunTool(disk, {"dump", "wal", "--to", std::to_string(behind - 1)});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_EQ(refused.out, "");
+  EXPECT_NE(refused.errors.find("logging had been off"), std::string::npos) << refused.errors;
+}
+
 class WalToolKeyTest : public testing::Test {
  protected:
   WalToolKeyTest() {

@@ -378,6 +378,36 @@ TEST_P(WalToolRepairShardsTest, TakesAnOlderCheckpointThatIsDamagedElsewhere) {
   }
 }
 
+// Which of the records are the lost shard's, only a server can tell then.
+TEST_P(WalToolRepairShardsTest, LeavesRecordsThatNumberShardsInAnotherWayToTheServer) {
+  SimDisk disk;
+  {
+    LogStory story(disk, options());
+    story.Boot();
+    story.Change(20, 7);
+    story.Rotate();
+    story.Change(20, 8);
+    story.Stop();
+  }
+  wal::Options more_shards = options();
+  more_shards.shard_count = 32;
+  LogStory story(disk, more_shards);
+  story.Boot();
+  story.Change(20, 9);
+  story.Checkpoint();
+  story.Stop();
+  disk.RemoveFile("wal/" + wal::SegmentName(1));
+  ASSERT_EQ(RunTool(disk, {"verify", "wal"}).status, 0);
+  disk.FlipBit(PathOf(story.checkpoints()[0]), (wal::kCheckpointHeaderBytes + 40) * 8);
+  const ToolAnswer repair = RunTool(disk, {"repair", "wal"});
+  EXPECT_EQ(repair.status, 2);
+  EXPECT_NE(repair.errors.find("start a server with wal-recovery salvage"), std::string::npos)
+      << repair.errors;
+  EXPECT_EQ(repair.errors.find("run it again"), std::string::npos) << repair.errors;
+  EXPECT_TRUE(disk.Exists(PathOf(story.checkpoints()[0])));
+  EXPECT_EQ(StartFrom(disk, more_shards, "wal", wal::RecoveryMode::kSalvage).error, "");
+}
+
 // What stands behind a gap counts again with its checkpoint, and so does the damage there.
 TEST_P(WalToolRepairShardsTest, TakesWhatStandsBeforeAGap) {
   SimDisk whole;
