@@ -462,7 +462,7 @@ TEST(CheckpointerTest, ALongKeyCostsNoMoreThanItsValue) {
   {
     Life life(disk);
     const std::string key(3 << 20, 'k');
-    const std::string value(20 << 20, 'v');
+    const std::string value(8 << 20, 'v');
     ASSERT_EQ(life.Run({"SET", key, value}), "+OK");
     life.BgSave();
     EXPECT_LT(life.Number("wal_checkpoint_bytes"), key.size() + 2 * value.size());
