@@ -47,6 +47,7 @@ class DirectoryReader final : public Reader {
     alone_ = true;
   }
   const std::vector<SegmentInfo>& segments() const override { return chain_.segments(); }
+  uint64_t log_id() const override { return chain_.log_id(); }
   const std::vector<std::string>& warnings() const override { return warnings_; }
   Result<bool> Next(Frame* frame) override;
   Lsn durable_lsn() const override {

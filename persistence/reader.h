@@ -80,6 +80,7 @@ class Reader {
 
   // Sorted by number. Lives as long as the reader.
   virtual const std::vector<SegmentInfo>& segments() const = 0;
+  virtual uint64_t log_id() const = 0;  // of the directory's log; 0: no segment can be read
   virtual const std::vector<std::string>& warnings() const = 0;  // whole sentences; may grow
 
   // The next frame of the log in order of LSN; false at the end. Zeroed space is not reported.

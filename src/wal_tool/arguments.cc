@@ -162,8 +162,8 @@ constexpr char kGeneral[] =
     "may be running on it, and what it is just writing then looks like a torn tail.\n"
     "\n"
     "Exit status: 0 all is well (a torn tail too); 1 durable records were lost (or, of repair,\n"
-    "would be), or a checkpoint is damaged; 2 wrong usage, a directory that cannot be read or\n"
-    "holds no log, or work that could not be done.\n";
+    "would be), or list, verify or backup met a damaged checkpoint; 2 wrong usage, a directory\n"
+    "that cannot be read or holds no log, or work that could not be done.\n";
 
 std::string Padded(std::string text, size_t width) {
   text.resize(std::max(text.size() + 1, width), ' ');

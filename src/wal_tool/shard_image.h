@@ -1,6 +1,6 @@
 // What effects have made of one shard, as effects that make it anew: for a checkpoint that is put
-// together of what is left. Holds the shard's values, and of those whose beginning is not known, or
-// that SETRANGE changes, each change that cannot be made one with the one before. Thread-bound.
+// together of what is left. Holds the shard's values, and where a value is not known each change of it
+// that cannot be made one with the one before. Thread-bound.
 #pragma once
 
 #include <cstdint>

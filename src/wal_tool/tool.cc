@@ -12,11 +12,9 @@ constexpr int kTriesMax = 20;
 
 // Files of another log get here by somebody's hand, and count for nothing. Where no segment can be
 // read nobody knows whose directory it is.
-bool IsForeign(const std::vector<SegmentInfo>& segments, const CheckpointInfo& checkpoint) {
-  if (!checkpoint.problem.empty()) return false;
-  const auto own = std::find_if(segments.begin(), segments.end(),
-                                [](const SegmentInfo& segment) { return segment.problem.empty(); });
-  return own != segments.end() && own->identity.log_id != checkpoint.identity.log_id;
+bool IsForeign(const Reader& reader, const CheckpointInfo& checkpoint) {
+  return checkpoint.problem.empty() && reader.log_id() != 0 &&
+         checkpoint.identity.log_id != reader.log_id();
 }
 
 // What is missing because a server has retired it during the walk is not lost: a checkpoint has it,
@@ -33,7 +31,7 @@ void SpareRetired(Tool& tool, const OpenLog& log, Frame* frame, Walk* walk) {
       checkpoints.ok()) {
     for (const CheckpointInfo& checkpoint : *checkpoints) {
       if (!checkpoint.problem.empty() || known(checkpoint)) continue;
-      if (IsForeign(log.reader->segments(), checkpoint)) continue;
+      if (IsForeign(*log.reader, checkpoint)) continue;
       newest = std::max(newest, checkpoint.lsn);
     }
   }
@@ -86,7 +84,7 @@ Result<OpenLog> OpenTheLog(Tool& tool) {
                     [&](const SegmentInfo& segment) { return IsRetired(tool, segment.path); });
     if (moved && tries < kTriesMax) continue;
     std::erase_if(log.checkpoints, [&](const CheckpointInfo& checkpoint) {
-      if (!IsForeign(segments, checkpoint)) return false;
+      if (!IsForeign(*log.reader, checkpoint)) return false;
       tool.errors << "warning: " << checkpoint.name << " is of another log and was not used\n";
       return true;
     });

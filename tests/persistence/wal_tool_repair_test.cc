@@ -4,6 +4,8 @@
 
 #include <cerrno>
 #include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "persistence/reader.h"
@@ -40,6 +42,10 @@ void RepairAndCheck(SimDisk& disk, const wal::Options& options) {
   const FoundData found = StartFrom(disk, options, "wal");
   EXPECT_EQ(found.error, "") << repair.out;
   EXPECT_TRUE(found.report.lost.empty());
+}
+
+void WaitRetired(LogStory& story) {
+  ASSERT_TRUE(Eventually([&] { return story.log().metrics().segments_retired > 0; }));
 }
 
 class WalToolRepairTest : public testing::TestWithParam<wal::Compression> {
@@ -136,9 +142,7 @@ TEST_P(WalToolRepairTest, KeepsTheShardsOfADamagedCheckpointThatIsNeeded) {
   story.Checkpoint(/*tell=*/true);
   const Data at_checkpoint = story.now();
   const wal::Lsn last = story.Set(0, "after", "the checkpoint");
-  for (int i = 0; i < 5000 && story.log().metrics().segments_retired == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  WaitRetired(story);
   story.Stop();
   ASSERT_EQ(SegmentPaths(disk).size(), 1u);
   const std::string path = "wal/" + wal::CheckpointName(story.checkpoints()[0]);
@@ -199,9 +203,7 @@ class WalToolRepairBaseTest : public WalToolRepairTest {
     story.Rotate();
     story.Checkpoint(/*tell=*/true);
     story.Set(0, "after", "the checkpoint");
-    for (int i = 0; i < 5000 && story.log().metrics().segments_retired == 0; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
+    WaitRetired(story);
     story.Stop();
     EXPECT_EQ(SegmentPaths(whole_).size(), 1u);
     whole_.FlipBit("wal/" + wal::CheckpointName(story.checkpoints()[0]),
@@ -264,9 +266,6 @@ TEST_P(WalToolRepairBaseTest, IsDoneAgainAfterAFullDisk) {
 // lost: an older checkpoint, and records.
 class WalToolRepairShardsTest : public WalToolRepairTest {
  protected:
-  static void WaitRetired(LogStory& story) {
-    ASSERT_TRUE(Eventually([&] { return story.log().metrics().segments_retired > 0; }));
-  }
   static std::string PathOf(wal::Lsn checkpoint) {
     return "wal/" + wal::CheckpointName(checkpoint);
   }
@@ -312,7 +311,13 @@ class WalToolRepairShardsTest : public WalToolRepairTest {
     }
     return expected;
   }
-  void ExpectRepairs(SimDisk& disk, const LogStory& story) {
+  // A bit of each of these bytes is another one.
+  void ExpectRepairs(SimDisk& whole, const LogStory& story,
+                     const std::vector<std::pair<std::string, uint64_t>>& damaged) {
+    SCOPED_TRACE(testing::PrintToString(damaged));
+    const auto copy = whole.PowerCut();
+    for (const auto& [path, byte] : damaged) copy->FlipBit(path, byte * 8);
+    SimDisk& disk = *copy;
     const Data expected = Expected(disk, story);
     ASSERT_EQ(RunTool(disk, {"verify", "wal"}).status, 1);
     const ToolAnswer repair = RunTool(disk, {"repair", "wal"});
@@ -344,10 +349,7 @@ TEST_P(WalToolRepairShardsTest, TakesTheRecordsInTheCheckpointsOwnSegment) {
   const wal::Lsn checkpoint = story.checkpoints()[0];
   ASSERT_EQ(SegmentPaths(whole).size(), 1u);
   for (const uint64_t at : Places(whole, checkpoint)) {
-    SCOPED_TRACE(at);
-    const auto disk = whole.PowerCut();
-    disk->FlipBit(PathOf(checkpoint), at * 8);
-    ExpectRepairs(*disk, story);
+    ExpectRepairs(whole, story, {{PathOf(checkpoint), at}});
     if (HasFailure()) return;
   }
 }
@@ -368,11 +370,7 @@ TEST_P(WalToolRepairShardsTest, TakesAnOlderCheckpointThatIsDamagedElsewhere) {
   const wal::Lsn newer = story.checkpoints()[1];
   for (const uint64_t first : Places(whole, older)) {
     for (const uint64_t second : Places(whole, newer)) {
-      SCOPED_TRACE(std::to_string(first) + " and " + std::to_string(second));
-      const auto disk = whole.PowerCut();
-      disk->FlipBit(PathOf(older), first * 8);
-      disk->FlipBit(PathOf(newer), second * 8);
-      ExpectRepairs(*disk, story);
+      ExpectRepairs(whole, story, {{PathOf(older), first}, {PathOf(newer), second}});
       if (HasFailure()) return;
     }
   }
@@ -421,17 +419,12 @@ TEST_P(WalToolRepairShardsTest, TakesWhatStandsBeforeAGap) {
   story.Change(20, 8);
   story.Stop();
   const wal::Lsn checkpoint = story.checkpoints()[0];
-  for (const bool behind_too : {false, true}) {
-    for (const uint64_t at : Places(whole, checkpoint)) {
-      SCOPED_TRACE(std::to_string(at) + (behind_too ? ", and behind the gap" : ""));
-      const auto disk = whole.PowerCut();
-      disk->FlipBit(PathOf(checkpoint), at * 8);
-      if (behind_too) {
-        disk->FlipBit(SegmentPaths(*disk).back(), (wal::kSegmentHeaderBytes + 700) * 8);
-      }
-      ExpectRepairs(*disk, story);
-      if (HasFailure()) return;
-    }
+  const std::string behind = SegmentPaths(whole).back();
+  for (const uint64_t at : Places(whole, checkpoint)) {
+    ExpectRepairs(whole, story, {{PathOf(checkpoint), at}});
+    ExpectRepairs(whole, story,
+                  {{PathOf(checkpoint), at}, {behind, wal::kSegmentHeaderBytes + 700}});
+    if (HasFailure()) return;
   }
 }
 
