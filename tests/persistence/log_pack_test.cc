@@ -100,7 +100,7 @@ TEST_P(LogPackTest, GivesTheMemoryOfALargeRecordBackOnceItIsDurable) {
   ASSERT_NE(boot.log, nullptr) << boot.error;
   const Lsn lsn = boot.log->Append(RecordType::kEffect, 1, std::string(size_t{65} << 20, 'x'));
   boot.log->RequestSync();
-  ASSERT_TRUE(WaitDurable(*boot.log, lsn, nullptr, /*patience_ms=*/60000));
+  ASSERT_TRUE(WaitDurable(*boot.log, lsn));
   // Durable is told a moment before the memory is free.
   bool room = false;
   for (int ms = 0; ms < 5000 && !room; ++ms) {

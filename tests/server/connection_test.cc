@@ -169,7 +169,7 @@ TEST_P(ConnectionTest, ClosesTheLargestClientsAboveTheirCommonLimit) {
   const std::string begun = "*2\r\n$4\r\nECHO\r\n$8000000\r\n" + std::string(4 << 20, 'x');
   ASSERT_TRUE(spared.Send("CLIENT NO-EVICT ON\r\n" + begun));
   EXPECT_EQ(spared.ReadLine(), "+OK\r\n");
-  ASSERT_TRUE(large.Send(begun));
+  large.Send(begun);  // it may be closed before the last of it
   EXPECT_EQ(large.ReadToEnd(), "");
   EXPECT_EQ(Field(client.Run("INFO stats"), "evicted_clients:"), "1");
   EXPECT_FALSE(spared.Readable(0));

@@ -89,11 +89,10 @@ class Promise {
   uint64_t count_ = 0;
 };
 
-// Waits until the record is durable, the disk has crashed, the log stopped running, or patience
-// ends; returns whether it is durable.
-bool WaitDurable(wal::Log& log, wal::Lsn lsn, const SimDisk* disk = nullptr,
-                 int patience_ms = 5000);
+// Waits until the record is durable, the disk has crashed, the log stopped running, or two
+// minutes are over; returns whether it is durable.
+bool WaitDurable(wal::Log& log, wal::Lsn lsn, const SimDisk* disk = nullptr);
 // Until the log runs again and everything appended is durable.
-bool WaitHealed(const wal::Log& log, int patience_ms = 20000);
+bool WaitHealed(const wal::Log& log);
 
 }  // namespace crab::test
