@@ -65,16 +65,18 @@ Status ShardImage::TakeOne(const EffectView& effect) {
       break;
     }
     case EffectId::kSetrange: {
-      std::vector<Change>& changes = keys[std::string(words[0])].changes;
       const int64_t from = TRY(Number(words[1]));
-      if (changes.empty() || changes.back().id != EffectId::kSet || from < 0) {
+      std::vector<Change>& changes = keys[std::string(words[0])].changes;
+      // A gap of zeroes is not written out: the record alone does not say that there is room for
+      // it.
+      const bool overwrites = !changes.empty() && changes.back().id == EffectId::kSet &&
+                              from >= 0 &&
+                              static_cast<uint64_t>(from) <= changes.back().text.size();
+      if (overwrites) {
+        changes.back().text.replace(static_cast<size_t>(from), words[2].size(), words[2]);
+      } else {
         changes.push_back({id, std::string(words[2]), from});
-        break;
       }
-      std::string& value = changes.back().text;
-      const size_t end = static_cast<size_t>(from) + words[2].size();
-      if (value.size() < end) value.resize(end);
-      value.replace(static_cast<size_t>(from), words[2].size(), words[2]);
       break;
     }
     case EffectId::kPexpireat:

@@ -102,12 +102,7 @@ TEST_P(LogPackTest, GivesTheMemoryOfALargeRecordBackOnceItIsDurable) {
   boot.log->RequestSync();
   ASSERT_TRUE(WaitDurable(*boot.log, lsn));
   // Durable is told a moment before the memory is free.
-  bool room = false;
-  for (int ms = 0; ms < 5000 && !room; ++ms) {
-    room = boot.log->SecureRoom(100);
-    if (!room) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  EXPECT_TRUE(room);
+  EXPECT_TRUE(Eventually([&] { return boot.log->SecureRoom(100); }));
 }
 
 // Under `none` what had left the ring is read back from the file that failed, and packed anew.
