@@ -10,7 +10,7 @@
 namespace crab::wal {
 namespace {
 
-constexpr size_t kWindowBytes = size_t{1} << 20;
+constexpr size_t kWindowBytes = size_t{128} << 10;  // the kernel reads further ahead by itself
 constexpr uint64_t kSmallestFrame = FrameBytes(0);
 constexpr uint64_t kScanBytes = 4096;  // looked at in one go when searching
 
@@ -52,7 +52,7 @@ Result<std::string_view> Window::At(uint64_t offset, uint64_t bytes) {
     TRY(Fill(offset, bytes));
     bytes = std::min(bytes, filled_);
   }
-  return std::string_view(buffer_.data() + (offset - start_), bytes);
+  return std::string_view(buffer_.get() + (offset - start_), bytes);
 }
 
 uint64_t Window::ReadableEnd(uint64_t offset) const {
@@ -69,7 +69,7 @@ uint64_t Window::BehindUnreadable(uint64_t offset) const {
 
 Result<size_t> Window::Read(uint64_t offset, uint64_t bytes) {
   return TryTwice([&] {
-    return file_->ReadAt(offset, {buffer_.data() + (offset - start_), bytes});
+    return file_->ReadAt(offset, {buffer_.get() + (offset - start_), bytes});
   });
 }
 
@@ -78,7 +78,10 @@ Result<size_t> Window::Read(uint64_t offset, uint64_t bytes) {
 Status Window::Fill(uint64_t offset, uint64_t bytes) {
   const uint64_t wanted =
       std::min(std::max<uint64_t>(bytes, kWindowBytes), ReadableEnd(offset) - offset);
-  if (buffer_.size() < wanted) buffer_.resize(wanted);
+  if (buffer_bytes_ < wanted) {
+    buffer_ = std::make_unique_for_overwrite<char[]>(wanted);
+    buffer_bytes_ = wanted;
+  }
   start_ = offset;
   filled_ = 0;
   auto filled = Read(offset, wanted);

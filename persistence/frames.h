@@ -9,7 +9,6 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "persistence/codec.h"
 #include "persistence/disk.h"
@@ -49,7 +48,8 @@ class Window {
 
   std::unique_ptr<File> file_;
   uint64_t file_bytes_ = 0;
-  std::vector<char> buffer_;
+  std::unique_ptr<char[]> buffer_;
+  uint64_t buffer_bytes_ = 0;
   uint64_t start_ = 0;
   uint64_t filled_ = 0;
   std::set<uint64_t> unreadable_;  // blocks, by their number

@@ -1,14 +1,13 @@
 #include "tests/support/log_run.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
-#include <thread>
 
 #include "persistence/checkpoint.h"
 #include "persistence/segment.h"
+#include "tests/support/eventually.h"
 #include "tests/support/seed.h"
 #include "utils/check.h"
 #include "utils/clock.h"
@@ -19,23 +18,6 @@ namespace {
 
 // Disks fail by the thousand here; what the log says of it has a test of its own.
 [[maybe_unused]] const bool kQuiet = (SetLogLevel(LogLevel::kNothing), true);
-
-// Polls: the conditions below depend on the disk as well as on the log, and only one of them has a
-// listener. The pause is short against the log's own thread waking up; the bound is as long as
-// Eventually's, as a sanitizer takes its time to copy a segment of 16 MiB.
-template <typename Condition>
-bool WaitFor(Condition condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(120);
-  for (int round = 0; !condition(); ++round) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    if (round < 100) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(std::chrono::microseconds(50));
-    }
-  }
-  return true;
-}
 
 std::string PayloadOf(uint64_t number, size_t bytes) {
   std::string payload = "record " + std::to_string(number) + " ";
@@ -163,7 +145,7 @@ std::string Promise::Judge(const Records& found) const {
 
 bool WaitDurable(wal::Log& log, wal::Lsn lsn, const SimDisk* disk) {
   log.Kick();
-  WaitFor([&] {
+  Eventually([&] {
     return log.durable_lsn() >= lsn || log.state() != wal::State::kRunning ||
            (disk != nullptr && disk->crashed());
   });
@@ -171,7 +153,7 @@ bool WaitDurable(wal::Log& log, wal::Lsn lsn, const SimDisk* disk) {
 }
 
 bool WaitHealed(const wal::Log& log) {
-  return WaitFor(
+  return Eventually(
       [&] { return log.state() == wal::State::kRunning && log.durable_lsn() >= log.last_lsn(); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -67,11 +68,6 @@ std::string WithoutSlash(std::string directory) {
   return directory;
 }
 
-void WriteInto(std::string* file, uint64_t offset, std::string_view bytes) {
-  if (file->size() < offset + bytes.size()) file->resize(offset + bytes.size());
-  std::memcpy(file->data() + offset, bytes.data(), bytes.size());
-}
-
 }  // namespace
 
 const char* SurvivorsName(Survivors survivors) {
@@ -127,14 +123,13 @@ class SimFile : public wal::File {
     std::lock_guard lock(disk_->mutex_);
     TRY(disk_->Enter(kRead, path_));
     const SimDisk::Inode& inode = disk_->inodes_[inode_];
-    const std::string& file = *inode.current;
-    if (offset >= file.size()) return size_t{0};
-    const size_t size = std::min<uint64_t>(bytes.size(), file.size() - offset);
+    if (offset >= inode.current.size()) return size_t{0};
+    const size_t size = std::min<uint64_t>(bytes.size(), inode.current.size() - offset);
     const auto broken = inode.broken_sectors.lower_bound(offset / SimDisk::kSectorBytes);
     if (broken != inode.broken_sectors.end() && *broken * SimDisk::kSectorBytes < offset + size) {
       return disk_->Fail(kRead, path_, EIO);
     }
-    std::memcpy(bytes.data(), file.data() + offset, size);
+    inode.current.Read(offset, bytes.first(size));
     return size;
   }
 
@@ -155,7 +150,7 @@ class SimFile : public wal::File {
   Result<uint64_t> Size() override {
     std::lock_guard lock(disk_->mutex_);
     TRY(disk_->Enter(kSize, path_));
-    return uint64_t{disk_->inodes_[inode_].current->size()};
+    return disk_->inodes_[inode_].current.size();
   }
 
   Status Truncate(uint64_t bytes) override {
@@ -164,8 +159,8 @@ class SimFile : public wal::File {
     Status status = disk_->Enter(kTruncate, path_);
     if (status.ok() || disk_->crash_happens_now_) {
       SimDisk::Inode& inode = disk_->inodes_[inode_];
-      SimDisk::Change change{.truncates = true, .offset = bytes, .bytes = {}};
-      SimDisk::Apply(change, inode.current.Own());
+      SimDisk::Change change{.truncates = true, .offset = bytes};
+      SimDisk::Apply(change, &inode.current);
       const uint64_t blocks = (bytes + SimDisk::kBlockBytes - 1) / SimDisk::kBlockBytes;
       if (inode.blocks.size() > blocks) inode.blocks.resize(blocks);
       inode.changes.push_back(std::move(change));
@@ -182,26 +177,43 @@ class SimFile : public wal::File {
   const bool writable_;
 };
 
-// The file as it was: nobody changes what is mapped.
+// The file as it was: nobody changes what is mapped. What is read before its Load are zeroes.
 class SimMapping : public wal::Mapping {
  public:
-  SimMapping(SimDisk* disk, std::string path, SimDisk::Content content)
-      : disk_(disk), path_(std::move(path)), content_(std::move(content)) {
-    bytes_ = *content_;
+  // The disk is locked by the caller.
+  SimMapping(SimDisk* disk, std::string path, const PagedBytes& file)
+      : disk_(disk),
+        path_(std::move(path)),
+        file_(file),
+        memory_(static_cast<char*>(std::calloc(std::max<uint64_t>(file.size(), 1), 1)), &std::free),
+        loaded_((file.size() + kPageBytes - 1) / kPageBytes) {
+    bytes_ = {memory_.get(), file.size()};
   }
   ~SimMapping() override {
     std::lock_guard lock(disk_->mutex_);  // who writes to the file looks whether it is shared
-    content_ = {};
+    file_ = {};
   }
-  Status Load(uint64_t, uint64_t) override {
+  Status Load(uint64_t offset, uint64_t count) override {
     std::lock_guard lock(disk_->mutex_);
-    return disk_->Enter(kMap, path_);
+    TRY(disk_->Enter(kMap, path_));
+    const uint64_t end = std::min(offset + count, file_.size());
+    for (uint64_t page = offset / kPageBytes; page * kPageBytes < end; ++page) {
+      if (loaded_[page]) continue;  // others may be reading it
+      const uint64_t at = page * kPageBytes;
+      file_.Read(at, {memory_.get() + at, std::min(kPageBytes, file_.size() - at)});
+      loaded_[page] = true;
+    }
+    return Status::Ok();
   }
 
  private:
+  static constexpr uint64_t kPageBytes = PagedBytes::kPageBytes;
+
   SimDisk* const disk_;
   const std::string path_;
-  SimDisk::Content content_;
+  PagedBytes file_;
+  const std::unique_ptr<char, decltype(&std::free)> memory_;
+  std::vector<bool> loaded_;
 };
 
 Result<std::unique_ptr<wal::Mapping>> SimFile::Map() {
@@ -333,9 +345,8 @@ uint64_t SimDisk::Write(Inode* inode, uint64_t offset, std::string_view bytes) {
   }
   if (written == 0) return 0;
   bytes = bytes.substr(0, written);
-  WriteInto(inode->current.Own(), offset, bytes);
-  inode->changes.push_back(
-      {.truncates = false, .offset = offset, .bytes = SimDisk::Content(std::string(bytes))});
+  inode->current.Write(offset, bytes);
+  inode->changes.push_back({.offset = offset, .bytes = bytes.size(), .file = inode->current});
   last_written_ = inode;
   return written;
 }
@@ -354,21 +365,21 @@ void SimDisk::MakeDurable(Inode* inode) {
       doubtful.push_back(std::move(change));
       continue;
     }
-    Apply(change, inode->durable.Own());
+    Apply(change, &inode->durable);
     std::erase_if(doubtful, [&](const Change& older) {
       return change.truncates || older.truncates ||
-             (older.offset < change.offset + change.bytes->size() &&
-              change.offset < older.offset + older.bytes->size());
+             (older.offset < change.offset + change.bytes &&
+              change.offset < older.offset + older.bytes);
     });
   }
   inode->changes = std::move(doubtful);
 }
 
-void SimDisk::Apply(const Change& change, std::string* bytes) {
+void SimDisk::Apply(const Change& change, PagedBytes* bytes) {
   if (change.truncates) {
-    bytes->resize(change.offset);
+    bytes->Resize(change.offset);
   } else {
-    WriteInto(bytes, change.offset, *change.bytes);
+    bytes->Write(change.offset, change.Written());
   }
 }
 
@@ -508,16 +519,19 @@ Result<std::unique_ptr<wal::DirectoryLock>> SimDisk::Lock(const std::string& dir
 }
 
 // The content of one file after the cut.
-std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64* random) const {
-  std::string bytes = *inode.durable;
+PagedBytes SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64* random) const {
+  PagedBytes bytes = inode.durable;
   std::vector<bool> unsynced;  // bytes that a change wrote: flips fall among them
   const bool flips = options_.flipped_bits > 0;
   const auto write = [&](uint64_t offset, std::string_view part) {
-    WriteInto(&bytes, offset, part);
+    bytes.Write(offset, part);
     if (!flips) return;
     if (unsynced.size() < offset + part.size()) unsynced.resize(offset + part.size());
-    for (uint64_t at = offset; at < offset + part.size(); ++at) {
-      if (at >= inode.durable->size() || (*inode.durable)[at] != bytes[at]) unsynced[at] = true;
+    const uint64_t begin = std::min(offset, inode.durable.size());
+    const uint64_t end = std::min(offset + part.size(), inode.durable.size());
+    const std::string durable = inode.durable.Substring(begin, end - begin);
+    for (uint64_t i = 0; i < part.size(); ++i) {
+      if (i >= durable.size() || durable[i] != part[i]) unsynced[offset + i] = true;
     }
   };
   // Now and then nearly all of it survives, now and then hardly any.
@@ -529,8 +543,7 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
         break;
       case Survivors::kTorn:
         if (torn_here && i + 1 == inode.changes.size() && !change.truncates) {
-          write(change.offset,
-                std::string_view(*change.bytes).substr(0, (*random)() % change.bytes->size()));
+          write(change.offset, change.Written().substr(0, (*random)() % change.bytes));
           break;
         }
         [[fallthrough]];
@@ -538,7 +551,7 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
         if (change.truncates) {
           Apply(change, &bytes);
         } else {
-          write(change.offset, *change.bytes);
+          write(change.offset, change.Written());
         }
         break;
       case Survivors::kRandom:
@@ -546,17 +559,17 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
           if ((*random)() % 8 < kept_of_8) Apply(change, &bytes);
           break;
         }
-        const uint64_t end = change.offset + change.bytes->size();
+        const uint64_t end = change.offset + change.bytes;
         for (uint64_t at = change.offset; at < end;) {
           const uint64_t sector_end =
               std::min(end, at / kSectorBytes * kSectorBytes + kSectorBytes);
           if ((*random)() % 8 < kept_of_8) {
-            write(at, std::string_view(*change.bytes).substr(at - change.offset, sector_end - at));
+            write(at, change.file.Substring(at, sector_end - at));
           }
           at = sector_end;
         }
         // The size may have got there without the bytes.
-        if (bytes.size() < end && (*random)() % 2 == 0) bytes.resize(end);
+        if (bytes.size() < end && (*random)() % 2 == 0) bytes.Resize(end);
         break;
     }
   }
@@ -565,7 +578,8 @@ std::string SimDisk::Survive(const Inode& inode, bool torn_here, std::mt19937_64
     if (unsynced[at]) candidates.push_back(at);
   }
   for (uint32_t i = 0; i < options_.flipped_bits && !candidates.empty(); ++i) {
-    bytes[candidates[(*random)() % candidates.size()]] ^= static_cast<char>(1 << (*random)() % 8);
+    const uint64_t at = candidates[(*random)() % candidates.size()];
+    FlipBitIn(&bytes, at * 8 + (*random)() % 8);
   }
   return bytes;
 }
@@ -588,11 +602,11 @@ std::unique_ptr<SimDisk> SimDisk::PowerCut(SimDiskOptions next) const {
       const uint64_t inode = disk->next_inode_++;
       const Inode& before = inodes_.at(number);
       Inode& file = disk->inodes_[inode];
-      file.durable = Content(Survive(before, &before == last_written_, &random));
+      file.durable = Survive(before, &before == last_written_, &random);
       file.current = file.durable;
       file.links = before.links;
       file.broken_sectors = before.broken_sectors;
-      file.blocks.assign((file.durable->size() + kBlockBytes - 1) / kBlockBytes, true);
+      file.blocks.assign((file.durable.size() + kBlockBytes - 1) / kBlockBytes, true);
       after.current[name] = inode;
     }
     after.durable = after.current;
@@ -686,26 +700,34 @@ bool SimDisk::Exists(const std::string& path) const {
   return FindFile(path) != nullptr;
 }
 
-std::string SimDisk::Contents(const std::string& path) const {
-  std::lock_guard lock(mutex_);
+const PagedBytes& SimDisk::ContentOf(const std::string& path) const {
   const Inode* file = FindFile(path);
   CHECK(file != nullptr);
-  return *file->current;
+  return file->current;
 }
 
-void SimDisk::PutFile(const std::string& path, std::string bytes) {
+std::string SimDisk::Contents(const std::string& path) const {
   std::lock_guard lock(mutex_);
-  Inode* file = FindFile(path);
-  if (file == nullptr) {
+  return ContentOf(path).AsString();
+}
+
+void SimDisk::PutFile(const std::string& path, std::string_view bytes) {
+  std::lock_guard lock(mutex_);
+  if (FindFile(path) == nullptr) {
     Directory& directory = directories_[WithoutSlash(DirectoryOf(path))];
     const uint64_t inode = next_inode_++;
     directory.current[NameOf(path)] = inode;
     directory.durable[NameOf(path)] = inode;
-    file = &inodes_[inode];
+    inodes_[inode] = {};
   }
+  Replace(path, PagedBytes(bytes));
+}
+
+void SimDisk::Replace(const std::string& path, PagedBytes bytes) {
+  Inode* file = FindFile(path);
   file->changes.clear();
   file->blocks.assign((bytes.size() + kBlockBytes - 1) / kBlockBytes, true);
-  file->current = file->durable = Content(std::move(bytes));
+  file->current = file->durable = std::move(bytes);
 }
 
 void SimDisk::RemoveFile(const std::string& path) {
@@ -719,35 +741,42 @@ void SimDisk::RemoveFile(const std::string& path) {
   DropIfUnused(inode);
 }
 
+void SimDisk::FlipBitIn(PagedBytes* bytes, uint64_t bit) {
+  std::string byte = bytes->Substring(bit / 8, 1);
+  byte[0] ^= static_cast<char>(1 << bit % 8);
+  bytes->Write(bit / 8, byte);
+}
+
 void SimDisk::FlipBit(const std::string& path, uint64_t bit) {
-  std::string bytes = Contents(path);
-  CHECK_LT(bit / 8, bytes.size());
-  bytes[bit / 8] ^= static_cast<char>(1 << bit % 8);
-  PutFile(path, std::move(bytes));
+  std::lock_guard lock(mutex_);
+  PagedBytes bytes = ContentOf(path);
+  FlipBitIn(&bytes, bit);
+  Replace(path, std::move(bytes));
 }
 
 void SimDisk::ZeroSector(const std::string& path, uint64_t sector) {
-  std::string bytes = Contents(path);
+  std::lock_guard lock(mutex_);
+  PagedBytes bytes = ContentOf(path);
   const uint64_t begin = sector * kSectorBytes;
   CHECK_LT(begin, bytes.size());
-  std::fill_n(bytes.begin() + static_cast<ptrdiff_t>(begin),
-              std::min<uint64_t>(kSectorBytes, bytes.size() - begin), '\0');
-  PutFile(path, std::move(bytes));
+  bytes.Write(begin, std::string(std::min(kSectorBytes, bytes.size() - begin), '\0'));
+  Replace(path, std::move(bytes));
 }
 
 void SimDisk::BreakSector(const std::string& path, uint64_t sector) {
   std::lock_guard lock(mutex_);
   Inode* inode = FindFile(path);
   CHECK(inode != nullptr);
-  CHECK_LT(sector * kSectorBytes, inode->current->size());
+  CHECK_LT(sector * kSectorBytes, inode->current.size());
   inode->broken_sectors.insert(sector);
 }
 
 void SimDisk::Cut(const std::string& path, uint64_t size) {
-  std::string bytes = Contents(path);
+  std::lock_guard lock(mutex_);
+  PagedBytes bytes = ContentOf(path);
   CHECK_LE(size, bytes.size());
-  bytes.resize(size);
-  PutFile(path, std::move(bytes));
+  bytes.Resize(size);
+  Replace(path, std::move(bytes));
 }
 
 void SimDisk::SetLinkCount(const std::string& path, uint64_t links) {

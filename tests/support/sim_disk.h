@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "persistence/disk.h"
+#include "tests/support/paged_bytes.h"
 
 namespace crab::test {
 
@@ -122,7 +123,7 @@ class SimDisk : public wal::Disk {
   std::vector<std::string> Paths() const;
   bool Exists(const std::string& path) const;
   std::string Contents(const std::string& path) const;
-  void PutFile(const std::string& path, std::string bytes);
+  void PutFile(const std::string& path, std::string_view bytes);
   void RemoveFile(const std::string& path);
   void FlipBit(const std::string& path, uint64_t bit);
   void ZeroSector(const std::string& path, uint64_t sector);
@@ -141,32 +142,19 @@ class SimDisk : public wal::Disk {
   friend class SimMapping;
   friend class SimLock;
 
-  // The bytes of a file, shared by copies of it until one of them changes: most of the disks that a
-  // test makes of another one differ in a few bytes.
-  class Content {
-   public:
-    Content() = default;
-    explicit Content(std::string bytes) : bytes_(std::make_shared<std::string>(std::move(bytes))) {}
-    const std::string& operator*() const { return *bytes_; }
-    const std::string* operator->() const { return bytes_.get(); }
-    std::string* Own() {
-      if (bytes_.use_count() > 1) bytes_ = std::make_shared<std::string>(*bytes_);
-      return bytes_.get();
-    }
-
-   private:
-    std::shared_ptr<std::string> bytes_ = std::make_shared<std::string>();
-  };
-  // A change of a file that no sync covered yet. A truncation has no bytes.
+  // A change of a file that no sync covered yet.
   struct Change {
     bool truncates = false;
-    uint64_t offset = 0;  // of a truncation: the new size
-    Content bytes;
+    uint64_t offset = 0;    // of a truncation: the new size
+    uint64_t bytes = 0;     // written
+    PagedBytes file = {};   // with them: shared, for what one write changes
     bool given_up = false;  // a SyncData failed on it: a later one does not save it
+
+    std::string Written() const { return file.Substring(offset, bytes); }
   };
   struct Inode {
-    Content current;  // what a read sees
-    Content durable;  // what every power cut leaves
+    PagedBytes current;  // what a read sees
+    PagedBytes durable;  // what every power cut leaves
     std::vector<Change> changes;
     std::vector<bool> blocks;  // taken from the capacity
     std::set<uint64_t> broken_sectors;
@@ -199,12 +187,15 @@ class SimDisk : public wal::Disk {
   const Inode* FindFile(const std::string& path) const;
   void DropIfUnused(uint64_t inode);
   uint64_t UsedBytes() const;
+  const PagedBytes& ContentOf(const std::string& path) const;  // the file must exist
+  void Replace(const std::string& path, PagedBytes bytes);
+  static void FlipBitIn(PagedBytes* bytes, uint64_t bit);
   uint64_t Write(Inode* inode, uint64_t offset, std::string_view bytes);
   static void MakeDurable(Inode* inode);
 
   static void ApplyNames(const NameChange& change, Names* names);
-  static void Apply(const Change& change, std::string* bytes);
-  std::string Survive(const Inode& inode, bool torn_here, std::mt19937_64* random) const;
+  static void Apply(const Change& change, PagedBytes* bytes);
+  PagedBytes Survive(const Inode& inode, bool torn_here, std::mt19937_64* random) const;
 
   mutable std::recursive_mutex mutex_;  // the watcher is called with it
   SimDiskOptions options_;
