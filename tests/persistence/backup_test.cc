@@ -241,21 +241,32 @@ TEST(BackupPackTest, TakesPacksAsFarAsTheyAreDurable) {
   }
 }
 
-// A server that appends, rotates, writes checkpoints and retires segments, all at once.
+// A server that appends, rotates, writes checkpoints and retires segments, all at once; during one
+// backup not so often that it has to give up.
 TEST_F(BackupTest, IsConsistentWhateverTheServerDoesMeanwhile) {
   constexpr int kBackups = 30;
+  constexpr uint64_t kRoundsOfBackup = 10;
   story_.Boot();
   std::atomic<bool> stop{false};
+  std::atomic<uint64_t> rounds{0};
+  std::atomic<uint64_t> rounds_max{0};
   std::thread server([&] {
-    for (uint64_t round = 0; !stop; ++round) {
+    while (!stop) {
+      const uint64_t round = rounds;
+      if (round == rounds_max) {
+        std::this_thread::yield();
+        continue;
+      }
       story_.Change(10, Mix(TestSeed(), round));
       story_.Rotate();
       if (round % 2 == 0) story_.Checkpoint(/*tell=*/true);
       if (testing::Test::HasFailure()) break;
+      ++rounds;
     }
   });
   std::vector<wal::BackupReport> reports;
   for (int i = 0; i < kBackups; ++i) {
+    rounds_max = rounds + kRoundsOfBackup;
     auto report = wal::BackUp(disk_, "wal", "backup-" + std::to_string(i));
     EXPECT_TRUE(report.ok()) << report.message();
     if (!report.ok()) break;

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "persistence/log.h"
@@ -411,6 +412,14 @@ TEST(LogStrangersTest, CountsMoreLossesThanItKeeps) {
   }
 }
 
+// std::string::find compares all of a long text wherever its first byte stands.
+bool Holds(std::string_view bytes, std::string_view text) {
+  const std::string_view start = text.substr(0, 32);
+  size_t at = bytes.find(start);
+  while (at != bytes.npos && bytes.substr(at, text.size()) != text) at = bytes.find(start, at + 1);
+  return at != bytes.npos;
+}
+
 // Where a part of the log is not to be read for the time of a start, `salvage` goes on without it.
 // Its bytes stay for the day on which they can be read again.
 TEST(LogStrangersTest, AStartKeepsTheBytesThatItCannotRead) {
@@ -443,7 +452,7 @@ TEST(LogStrangersTest, AStartKeepsTheBytesThatItCannotRead) {
     std::string all;
     for (const std::string& path : hurt->Paths()) all += hurt->Contents(path);
     for (const auto& [lsn, record] : promise.appended()) {
-      ASSERT_NE(all.find(record.payload), std::string::npos) << "LSN " << lsn << " is destroyed";
+      ASSERT_TRUE(Holds(all, record.payload)) << "LSN " << lsn << " is destroyed";
     }
   }
   EXPECT_GT(losses, 0u);

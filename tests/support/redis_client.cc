@@ -114,6 +114,14 @@ std::string RedisClient::Read() {
   return text;
 }
 
+bool RedisClient::Send() {
+  int done = 0;
+  while (connected() && done == 0) {
+    if (redisBufferWrite(context_, &done) != REDIS_OK) return false;
+  }
+  return connected();
+}
+
 std::string RedisClient::Failure() {
   const bool timed_out = context_->err == REDIS_ERR_IO && (errno == EAGAIN || errno == ETIMEDOUT);
   return timed_out ? "(timeout)" : "(closed)";

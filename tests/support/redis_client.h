@@ -39,9 +39,11 @@ class RedisClient {
   // The words of a line, cut at spaces.
   std::string Run(std::string_view line);
 
-  // A pipeline: Queue any number of commands, then read as many replies.
+  // A pipeline: Queue any number of commands, then read as many replies; the first Read sends them.
   void Queue(std::initializer_list<std::string_view> words);
   std::string Read();
+  // Sends what is queued where no reply is awaited. False when the peer has closed.
+  bool Send();
 
   bool connected() const;
 
