@@ -10,7 +10,7 @@
 namespace crab::wal {
 namespace {
 
-constexpr size_t kWindowBytes = size_t{128} << 10;  // the kernel reads further ahead by itself
+constexpr size_t kWindowBytes = size_t{1} << 20;
 constexpr uint64_t kSmallestFrame = FrameBytes(0);
 constexpr uint64_t kScanBytes = 4096;  // looked at in one go when searching
 

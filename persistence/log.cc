@@ -26,7 +26,7 @@ constexpr uint64_t kControlSlots = 256;
 // let in when it is alone.
 constexpr uint64_t kHeapBytesMax = uint64_t{64} << 20;
 constexpr Lsn kEverything = ~Lsn{0};
-constexpr size_t kCopyBytes = size_t{128} << 10;
+constexpr size_t kCopyBytes = size_t{1} << 20;
 
 constexpr uint64_t Room(uint64_t payload_bytes) { return (payload_bytes + 7) & ~uint64_t{7}; }
 

@@ -33,7 +33,7 @@ bool BeginsWithZeroes(File& file) {
 
 Status FillWithZeroes(File& file, const std::string& path, uint64_t bytes,
                       const std::atomic<bool>* given_up) {
-  static const std::string zeroes(kStepBytes, '\0');
+  const std::string zeroes(std::min<uint64_t>(bytes, kStepBytes), '\0');
   for (uint64_t at = 0; at < bytes; at += zeroes.size()) {
     if (given_up != nullptr && given_up->load(std::memory_order_relaxed)) {
       return Status::Error("gave up " + path + ": the log needs its space, or ends", ENOSPC);

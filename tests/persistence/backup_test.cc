@@ -245,6 +245,7 @@ TEST(BackupPackTest, TakesPacksAsFarAsTheyAreDurable) {
 // backup not so often that it has to give up.
 TEST_F(BackupTest, IsConsistentWhateverTheServerDoesMeanwhile) {
   constexpr int kBackups = 30;
+  // Every second one retires, a segment or two: fewer times than a backup begins anew (20).
   constexpr uint64_t kRoundsOfBackup = 10;
   story_.Boot();
   std::atomic<bool> stop{false};

@@ -250,5 +250,23 @@ TEST(SimDiskTest, DamagesAFileOnRequest) {
   EXPECT_FALSE(disk.Exists(kPath));
 }
 
+TEST(SimDiskTest, AMappingShowsWhatWasLoadedAndStaysAsItWas) {
+  SimDisk disk;
+  auto file = MakeFile(disk);
+  const std::string bytes(3 * SimDisk::kBlockBytes + 10, 'x');
+  ASSERT_TRUE(file->WriteAt(0, bytes).ok());
+  auto mapping = file->Map();
+  ASSERT_TRUE(mapping.ok());
+  const std::string_view shown = (*mapping)->bytes();
+  ASSERT_EQ(shown.size(), bytes.size());
+  EXPECT_EQ(shown.find('x'), shown.npos);
+  ASSERT_TRUE(file->WriteAt(0, std::string(bytes.size(), 'y')).ok());
+  ASSERT_TRUE((*mapping)->Load(2 * SimDisk::kBlockBytes, bytes.size()).ok());
+  EXPECT_EQ(shown.find_first_not_of('\0'), 2 * SimDisk::kBlockBytes);
+  EXPECT_EQ(shown.substr(2 * SimDisk::kBlockBytes), bytes.substr(2 * SimDisk::kBlockBytes));
+  ASSERT_TRUE((*mapping)->Load(0, 1).ok());
+  EXPECT_EQ(shown.substr(0, 1), "x");
+}
+
 }  // namespace
 }  // namespace crab::test

@@ -1,7 +1,9 @@
 // A sequence of bytes in pages, which copies of it share until one of them changes: a copy costs no
-// page, a change after it one page, and pages of zeroes that were never anything else are not held.
-// For the files of tests/support/sim_disk.h, of which there are thousands that differ in a few
-// bytes. Not synchronized, and neither are copies among each other.
+// page, a change after it the list of pages and one page, and pages of zeroes that were never
+// anything else are not held. For the files of tests/support/sim_disk.h, of which there are
+// thousands that differ in a few bytes. Not synchronized. Two threads may each have a copy of their
+// own; that the last owner of a page writes it in place after another has read it for the last time
+// rests on x86, which writes no earlier than it read the count.
 #pragma once
 
 #include <array>

@@ -177,7 +177,8 @@ class SimFile : public wal::File {
   const bool writable_;
 };
 
-// The file as it was: nobody changes what is mapped. What is read before its Load are zeroes.
+// The file as it was: nobody changes what is mapped. What is read before its Load are zeroes,
+// which cost no memory until then.
 class SimMapping : public wal::Mapping {
  public:
   // The disk is locked by the caller.

@@ -3,7 +3,8 @@
 // after they were written, names once SyncDirectory succeeded after they were changed; everything
 // else survives as Survivors says. After a failed SyncData, what it should have made durable is
 // never made so by a later one, as on Linux. A directory survives from its creation on:
-// wal::RealDisk syncs its parents in the same call. Synchronized; must outlive the files and locks
+// wal::RealDisk syncs its parents in the same call. A mapping shows what was loaded, and zeroes
+// elsewhere. Synchronized; must outlive the files and locks
 // it gave out.
 #pragma once
 
@@ -147,7 +148,7 @@ class SimDisk : public wal::Disk {
     bool truncates = false;
     uint64_t offset = 0;    // of a truncation: the new size
     uint64_t bytes = 0;     // written
-    PagedBytes file = {};   // with them: shared, for what one write changes
+    PagedBytes file = {};   // just after this write
     bool given_up = false;  // a SyncData failed on it: a later one does not save it
 
     std::string Written() const { return file.Substring(offset, bytes); }
