@@ -36,6 +36,11 @@ bool RunsWithoutData(const Command& command) {
   return (command.flags & kLoading) && !(command.flags & kAllKeys);
 }
 
+// What a read writes is an expiry that it came across, of which its reply says nothing.
+void NoteOwn(Call& call, uint64_t lsn) {
+  if (!(call.command.flags & kRead)) call.client.own_lsn = lsn;
+}
+
 size_t PayloadEstimate(Args args) {
   size_t bytes = kPayloadOverheadBytes;
   for (std::string_view argument : args.span()) bytes += argument.size() + 8;
@@ -288,7 +293,10 @@ void Dispatcher::RunKeyed(Call& call) {
     const size_t bytes_before = limited ? shard.MemoryBytes() : 0;
     Invoke(call);
     if (limited) CountMemory(shard, bytes_before);
-    if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+    if (const uint64_t lsn = Tap()) {
+      shard.last_lsn = lsn;
+      NoteOwn(call, lsn);
+    }
     call.client.gate = std::max({call.client.gate, shard.last_lsn, execution_.base_lsn});
     if (locking) UnlockShard(shard);
     return;
@@ -310,6 +318,7 @@ void Dispatcher::RunKeyed(Call& call) {
     execution_.keyspace_bytes.fetch_add(bytes_grown, std::memory_order_relaxed);
   }
   const uint64_t lsn = Tap();
+  if (lsn != 0) NoteOwn(call, lsn);
   uint64_t gate = std::max(call.client.gate, execution_.base_lsn);
   for (uint16_t index : locks_.shards()) {
     Shard& shard = keyspace.shard(index);
@@ -340,6 +349,7 @@ void Dispatcher::RunExclusive(Call& call) {
     // also while the disk does not.
     if (logged || !RunsWithoutData(call.command)) {
       call.client.gate = std::max(call.client.gate, last);
+      NoteOwn(call, last);
     }
   }
   execution_.world.ReleaseExclusive(loop_);

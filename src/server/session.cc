@@ -213,36 +213,43 @@ void Session::ProtocolError(const std::string& message) {
 
 void Session::MarkOutput() {
   const size_t end = output_taken_ + output_.size();
+  const wal::Lsn own = std::exchange(client_.own_lsn, wal::kNoGate);
   if (marks_.empty()) {
     const wal::Log* log = server_.execution().log;
     if (log == nullptr) return;
-    const Mark mark{end, client_.gate, client_.durability};
-    // Of a log that degrades under `sync` all gates open, but not to what ran before and was given
-    // up: that is held until the connection closes. What begins without the log waits for nothing.
-    // The gate comes first: whoever sees it open because the log degraded sees the rest, too.
+    const Mark mark{end, client_.gate, own, client_.durability};
+    // Of a log that degrades under `sync` all gates open, but not to what was written before and
+    // given up: that is held until the connection closes. What begins without the log waits for
+    // nothing. The gate comes first: whoever sees it open because the log degraded sees the rest,
+    // too.
     const bool open = IsOpen(mark);
     const bool degraded = log->state() == wal::State::kDegraded;
-    if (degraded ? !ran_logged_ || (open && !IsGivenUp(*log, mark)) : open) {
+    if (degraded ? !ran_logged_ || Released(mark) : open) {
       released_end_ = end;
       return;
     }
     marks_.push_back(mark);
   } else if (marks_.back().gate == client_.gate && marks_.back().durability == client_.durability) {
     marks_.back().end = end;
+    marks_.back().own = std::max(marks_.back().own, own);
   } else if (marks_.back().end != end) {
-    marks_.push_back({end, client_.gate, client_.durability});
+    marks_.push_back({end, client_.gate, own, client_.durability});
   }
 }
 
-// Its gate first: a log that degrades says what it gives up before it opens all gates.
+// What was read waits no longer once the log has given it up: it is in memory, and everybody reads
+// it from now on. Its gate first: a log that degrades says what it gives up before it opens all
+// gates.
 bool Session::Released(const Mark& mark) const {
   const wal::Log* const log = server_.execution().log;
-  return IsOpen(mark) && (log == nullptr || !IsGivenUp(*log, mark));
+  return log == nullptr || ((IsOpen(mark) || IsGivenUp(*log, mark.gate, mark.durability)) &&
+                            !IsGivenUp(*log, mark.own, mark.durability));
 }
 
 bool Session::HeldIsDecided() const {
+  const Mark& mark = marks_.front();
   const wal::Log* const log = server_.execution().log;
-  return IsOpen(marks_.front()) || (log != nullptr && IsGivenUp(*log, marks_.front()));
+  return IsOpen(mark) || (log != nullptr && IsGivenUp(*log, mark.gate, mark.durability));
 }
 
 bool Session::IsOpen(const Mark& mark) const {
@@ -262,15 +269,20 @@ bool Session::IsOpen(const Mark& mark) const {
 
 bool Session::HeldForNothing(const wal::Log& log) const {
   return std::any_of(marks_.begin(), marks_.end(),
-                     [&](const Mark& mark) { return IsGivenUp(log, mark); });
+                     [&](const Mark& mark) { return IsGivenUp(log, mark.own, mark.durability); });
 }
 
-bool Session::IsGivenUp(const wal::Log& log, const Mark& mark) {
-  switch (mark.durability) {
+bool Session::HeldAbove(wal::Lsn durable_lsn) const {
+  return std::any_of(marks_.begin(), marks_.end(),
+                     [&](const Mark& mark) { return mark.own > durable_lsn; });
+}
+
+bool Session::IsGivenUp(const wal::Log& log, wal::Lsn lsn, Durability durability) {
+  switch (durability) {
     case Durability::kDefault:
-      return log.GateFailed(mark.gate);
+      return log.GateFailed(lsn);
     case Durability::kSync:
-      return log.GateGivenUp(mark.gate);
+      return log.GateGivenUp(lsn);
     case Durability::kNone:
     case Durability::kAsync:
       return false;  // it waits for no disk, and what it says of none is true

@@ -79,7 +79,7 @@ class Session {
   // Whether it is known by now what becomes of the first of them: it may leave or never will. Only
   // when held().
   bool HeldIsDecided() const;
-  // Whether a held reply speaks of a record that `log` gave up, so that it must never leave.
+  // Whether a held reply acknowledges a record that `log` gave up, so that it must never leave.
   bool HeldForNothing(const wal::Log& log) const;
   // Whether a held reply waits for a sync because of CLIENT DURABILITY. One between others is seen
   // when it is their first.
@@ -87,16 +87,14 @@ class Session {
     return !marks_.empty() && (marks_.front().durability == Durability::kSync ||
                                marks_.back().durability == Durability::kSync);
   }
-  // Whether a held reply waits for more than what is durable.
-  bool HeldAbove(wal::Lsn durable_lsn) const {
-    return !marks_.empty() && marks_.back().gate > durable_lsn;
-  }
+  // Whether a held reply speaks of a record of this connection above `durable_lsn`.
+  bool HeldAbove(wal::Lsn durable_lsn) const;
   // Moves `bytes` from the front of the output to `to`, without copying when that is all of it.
   void TakeOutput(size_t bytes, Buffer* to);
   Buffer& output() { return output_; }
   // The log that its gate speaks of is gone, complete: nothing waits any more.
   void ForgetGate() {
-    client_.gate = 0;
+    client_.gate = client_.own_lsn = 0;
     marks_.clear();
   }
   // Anything written into output() outside of a request (a push, an error before closing), and what
@@ -129,13 +127,15 @@ class Session {
   struct Mark {
     size_t end;             // bytes of the output, counted from the connection's start, ...
     wal::Lsn gate;          // ... that leave once this is released ...
+    wal::Lsn own;           // ... or given up, if this is not: the last record they acknowledge ...
     Durability durability;  // ... for such a reply
   };
 
-  // Whether what it marks may leave: its gate is open, and its record was not given up.
+  // Whether what it marks may leave: its gate decides nothing more, and no record that it
+  // acknowledges was given up.
   bool Released(const Mark& mark) const;
   bool IsOpen(const Mark& mark) const;
-  static bool IsGivenUp(const wal::Log& log, const Mark& mark);
+  static bool IsGivenUp(const wal::Log& log, wal::Lsn lsn, Durability durability);
   // Runs the whole requests at the front of `bytes` and returns how many bytes they were.
   size_t Run(std::string_view bytes);
   void NoteLogState();

@@ -25,6 +25,8 @@ using Wait = Session::Wait;
 
 class SessionWaitingTest : public SessionTest {};
 
+constexpr wal::Lsn kEverything = UINT64_MAX;
+
 // --- replies that wait for the log ---
 
 TEST_F(SessionWaitingTest, HoldsAReplyUntilItsRecordIsReleased) {
@@ -137,7 +139,7 @@ TEST_F(SessionWaitingTest, HoldsWhatALogGaveUpBeforeItsReplyWasQueued) {
   log_.on_append = [&] {
     log_.failed_above = 0;
     log_.SetState(wal::State::kDegraded);
-    log_.Release(UINT64_MAX);
+    log_.Release(kEverything);
   };
   session->Receive(Request({"set", "k", "v"}));
   EXPECT_TRUE(session->held());
@@ -147,11 +149,63 @@ TEST_F(SessionWaitingTest, HoldsWhatALogGaveUpBeforeItsReplyWasQueued) {
   EXPECT_EQ(Exchange(*later, Request({"get", "k"})), "$1\r\nv\r\n");
 }
 
+// What was read is in memory, and is what anybody reads who comes now.
+TEST_F(SessionWaitingTest, WhatWasOnlyReadLeavesWhenTheLogGivesItUp) {
+  HoldReplies();
+  const auto writer = NewSession();
+  EXPECT_EQ(Exchange(*writer, Request({"set", "k", "v"})), "");
+  const auto reader = NewSession();
+  EXPECT_EQ(Exchange(*reader, Request({"get", "k"})), "");
+  const auto all = NewSession();
+  EXPECT_EQ(Exchange(*all, Request({"dbsize"})), "") << "an exclusive command";
+  log_.failed_above = 0;
+  log_.SetState(wal::State::kDegraded);
+  log_.Release(kEverything);
+  for (Session* session : {reader.get(), all.get()}) {
+    EXPECT_TRUE(session->HeldIsDecided());
+    EXPECT_FALSE(session->HeldForNothing(log_));
+  }
+  EXPECT_EQ(Take(*reader), "$1\r\nv\r\n");
+  EXPECT_EQ(Take(*all), ":1\r\n");
+  EXPECT_TRUE(writer->HeldForNothing(log_));
+}
+
+TEST_F(SessionWaitingTest, AReadDoesNotLetTheWriteInFrontOfItLeave) {
+  HoldReplies();
+  const auto one_batch = NewSession();
+  EXPECT_EQ(Exchange(*one_batch, Request({"set", "k", "v"}) + Request({"get", "k"})), "");
+  const auto two = NewSession();
+  EXPECT_EQ(Exchange(*two, Request({"mset", "k", "v", "other", "v"})), "");
+  EXPECT_EQ(Exchange(*two, Request({"get", "k"})), "");
+  const auto exclusive = NewSession();
+  EXPECT_EQ(Exchange(*exclusive, Request({"flushall"})), "");
+  EXPECT_EQ(Exchange(*exclusive, Request({"get", "k"})), "");
+  log_.failed_above = 0;
+  log_.SetState(wal::State::kDegraded);
+  log_.Release(kEverything);
+  for (Session* session : {one_batch.get(), two.get(), exclusive.get()}) {
+    EXPECT_TRUE(session->HeldForNothing(log_));
+    EXPECT_EQ(Take(*session), "");
+  }
+}
+
+TEST_F(SessionWaitingTest, WhatWasAcknowledgedIsNotHeldAgainstALaterRead) {
+  HoldReplies();
+  log_.Release(kEverything);
+  log_.SetDurable(0);
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session, Request({"set", "k", "v"})), kOk);  // under `async`, then given up
+  log_.given_up_above = 0;
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync\r\n"), kOk);
+  EXPECT_EQ(Exchange(*session, Request({"get", "k"})), "$1\r\nv\r\n");
+  EXPECT_FALSE(session->HeldForNothing(log_));
+}
+
 TEST_F(SessionWaitingTest, HoldsWhatALogGivesUpThatHealedInTheMiddleOfThePipeline) {
   UseLog();
   log_.releases_at_once = false;
   log_.SetState(wal::State::kDegraded);  // behind a gap
-  log_.Release(UINT64_MAX);
+  log_.Release(kEverything);
   log_.on_append = [&] {
     if (log_.last_lsn() == 1) {  // the gap is bridged ...
       log_.SetState(wal::State::kRunning);
@@ -159,7 +213,7 @@ TEST_F(SessionWaitingTest, HoldsWhatALogGivesUpThatHealedInTheMiddleOfThePipelin
     } else {  // ... and the disk fails again
       log_.failed_above = 1;
       log_.SetState(wal::State::kDegraded);
-      log_.Release(UINT64_MAX);
+      log_.Release(kEverything);
     }
   };
   const auto session = NewSession();
@@ -175,7 +229,7 @@ TEST_F(SessionWaitingTest, HoldsWhatALogGivesUpBetweenTwoLooksAtIt) {
   log_.on_gate_asked = [&] {
     log_.failed_above = 0;
     log_.SetState(wal::State::kDegraded);
-    log_.Release(UINT64_MAX);
+    log_.Release(kEverything);
   };
   EXPECT_FALSE(session->HeldForNothing(log_));
   EXPECT_EQ(Take(*session), "");
@@ -196,7 +250,6 @@ TEST_F(SessionWaitingTest, ClosesAfterTheHeldReplyOfQuitAndNotBefore) {
 // --- CLIENT DURABILITY ---
 
 // The log's own policy is `async` from here on: everything may leave, nothing is on disk.
-constexpr wal::Lsn kEverything = UINT64_MAX;
 
 TEST_F(SessionWaitingTest, TellsAndTakesTheDurabilityOfAConnection) {
   UseLog();
