@@ -2,7 +2,7 @@
 // then waits for a slow reply is not sent at all. Here each request has its moment, and its latency
 // counts from that moment, so that a pause of the server is seen by everyone it keeps waiting.
 //
-//   paced_load PORT RATE SECONDS CONNECTIONS KEYS VALUE_BYTES WRITE_PERCENT
+//   paced_load PORT RATE SECONDS CONNECTIONS KEYS VALUE_BYTES WRITE_PERCENT FIRST_KEY
 //
 // RATE 0: as fast as it goes. Prints requests per second and the percentiles 50, 99, 99.9 and 100
 // of the latency in microseconds.
@@ -68,13 +68,14 @@ void Flush(Connection& connection) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 8) {
-    std::fprintf(
-        stderr, "usage: paced_load PORT RATE SECONDS CONNECTIONS KEYS VALUE_BYTES WRITE_PERCENT\n");
+  if (argc != 9) {
+    std::fprintf(stderr,
+                 "usage: paced_load PORT RATE SECONDS CONNECTIONS KEYS VALUE_BYTES WRITE_PERCENT "
+                 "FIRST_KEY\n");
     return 2;
   }
   const auto number = [&](int i) { return std::strtoull(argv[i], nullptr, 10); };
-  const uint64_t rate = number(2), keys = number(5), write_percent = number(7);
+  const uint64_t rate = number(2), keys = number(5), write_percent = number(7), first = number(8);
   const double seconds = std::atof(argv[3]);
   const std::string value(number(6), 'v');
   std::vector<Connection> connections(number(4));
@@ -104,7 +105,7 @@ int main(int argc, char** argv) {
   const auto issue = [&](Connection& connection, int64_t due_ns) {
     char key[32];
     std::snprintf(key, sizeof(key), "key:%012llu",
-                  static_cast<unsigned long long>(random.Below(keys)));
+                  static_cast<unsigned long long>(first + random.Below(keys)));
     if (random.Below(100) < write_percent) {
       connection.unsent += "*3\r\n$3\r\nSET\r\n$16\r\n" + std::string(key) + "\r\n$" +
                            std::to_string(value.size()) + "\r\n" + value + "\r\n";

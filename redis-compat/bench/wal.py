@@ -45,6 +45,7 @@ CHECKPOINT_BYTES = 2 << 30
 CHECKPOINT_VALUE_BYTES = 1024
 LOAD_PART = 0.3  # of the maximum
 STALL_S = 5.0
+KEYS_READ = 10_000
 KEY_BYTES = 16
 RECORD_OVERHEAD_BYTES = 36  # of a log's record, about, to reckon how many make 1 GB
 
@@ -129,10 +130,10 @@ class WalBench(Bench):
         beside = pathlib.Path(self.chosen.server).resolve().parent / name
         return str(beside if beside.exists() else ROOT / "build" / "release" / name)
 
-    def paced(self, server, rate, seconds, keys, value_bytes, writes, connections=50):
+    def paced(self, server, rate, seconds, keys, value_bytes, writes, connections=50, first=0):
         """Requests per second and the percentiles 50, 99, 99.9 and 100 in microseconds."""
         line = [self.tool("paced_load"), str(server.port), str(int(rate)), f"{seconds:.2f}"]
-        line += [str(connections), str(keys), str(value_bytes), str(writes)]
+        line += [str(connections), str(keys), str(value_bytes), str(writes), str(first)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=seconds + 120, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(line)}: {done.stderr}")
@@ -321,37 +322,47 @@ class WalBench(Bench):
     # --- a disk that stops answering ---
 
     def stall(self):
-        """The p99 of reads, beside writers, while fdatasync does not return for five seconds."""
+        """The p99 of reads, beside writers, while fdatasync does not return for five seconds.
+
+        Under `sync` the writers have keys of their own, for a read of what is not durable has to wait,
+        and no more of them than clients have under way that wait for their replies.
+        """
         rows = []
         stall_s = STALL_S if self.chosen.scale >= 1 else 2.0
         stall_file = self.folder / "stall"
         stall_file.unlink(missing_ok=True)
         library = self.tool("libstall_fdatasync.so")
         wrapper = ["env", f"LD_PRELOAD={library}", f"STALL_FILE={stall_file}"]
-        for binary, name in ((self.chosen.server, "async"), (REDIS, "redis-server, everysec")):
+        ours = self.chosen.server
+        for binary, name, policy, first, keys_written in (
+            (ours, "async", "async", 0, KEYS_READ),
+            (ours, "sync, of other keys", "sync", KEYS_READ, 100),
+            (REDIS, "redis-server, everysec", "async", 0, KEYS_READ),
+        ):
             row = Measure(f"p99 of reads in a {stall_s:g} s stall over none ({name})", "µs")
             if binary != REDIS:
                 row.at_most = 1.2
             with self.server(
                 binary,
-                ["--wal-enabled", "yes", "--wal-sync-policy", "async", "--threads", "1"],
+                ["--wal-enabled", "yes", "--wal-sync-policy", policy, "--threads", "1"],
                 ["--appendonly", "yes", "--appendfsync", "everysec"],
                 pin=None,
                 wrapper=wrapper,
             ) as server:
-                fill(server, 10_000, 100)
+                fill(server, KEYS_READ, 100)
                 for run in range(3):
                     pair = []
                     for stalled in (False, True):
                         writer = threading.Thread(
-                            target=self.paced, args=(server, 1000, stall_s + 1, 10_000, 100, 100, 4)
+                            target=self.paced,
+                            args=(server, 1000, stall_s + 1, keys_written, 100, 100, 4, first),
                         )
                         writer.start()
                         time.sleep(0.3)
                         try:
                             if stalled:
                                 stall_file.touch()
-                            pair.append(self.paced(server, 5000, stall_s, 10_000, 100, 0)[2])
+                            pair.append(self.paced(server, 5000, stall_s, KEYS_READ, 100, 0)[2])
                             if stalled and binary != REDIS:
                                 self.expect_stall(server)
                         finally:

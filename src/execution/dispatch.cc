@@ -10,6 +10,7 @@
 #include "src/keyspace/eviction.h"
 #include "utils/clock.h"
 #include "utils/log.h"
+#include "utils/touch.h"
 
 namespace crab {
 
@@ -19,6 +20,8 @@ namespace {
 constexpr size_t kPayloadOverheadBytes = 64;
 // The clock is read again when it is older than this many cycles: about 0.3 ms.
 constexpr uint64_t kClockCyclesMax = 1'000'000;
+// Of the keys of one command; more are forgotten at once.
+constexpr size_t kPlacesKept = 1024;
 // Keys removed while one shard is held by the expiry cycle.
 constexpr size_t kExpireKeysPerHold = 64;
 
@@ -287,24 +290,31 @@ void Dispatcher::RunKeyed(Call& call) {
   const bool limited = execution_.maxmemory != 0;
   if (HasOneKey(call.command)) {
     const std::string_view key = call.args[call.command.keys[0].first];
-    const uint32_t index = keyspace.ShardOf(key, view_.HashOf(key));
+    const uint64_t hash = view_.HashOf(key);
+    const uint32_t index = keyspace.ShardOf(key, hash);
     Shard& shard = keyspace.shard(index);
     if (locking) LockShard(shard);
+    Touch(&shard.writes());
     const size_t bytes_before = limited ? shard.MemoryBytes() : 0;
     Invoke(call);
     if (limited) CountMemory(shard, bytes_before);
     if (const uint64_t lsn = Tap()) {
-      shard.last_lsn = lsn;
+      shard.writes().Note(hash, lsn);
       NoteOwn(call, lsn);
     }
-    call.client.gate = std::max({call.client.gate, shard.last_lsn, execution_.base_lsn});
+    call.client.gate = std::max({call.client.gate, shard.writes().Last(hash), execution_.base_lsn});
     if (locking) UnlockShard(shard);
     return;
   }
   locks_.Clear();
+  places_.clear();
   bool fits = true;
-  ForEachKey(call.command, call.args,
-             [&](std::string_view key) { fits = fits && locks_.Add(view_.ShardOf(key)); });
+  ForEachKey(call.command, call.args, [&](std::string_view key) {
+    const uint64_t hash = keyspace.Hash(key);
+    const uint32_t index = keyspace.ShardOf(key, hash);
+    places_.push_back({hash, index});
+    fits = fits && locks_.Add(index);
+  });
   if (!fits) return RunExclusive(call);
   if (locking) locks_.Lock(keyspace);
   int64_t bytes_grown = 0;
@@ -317,16 +327,24 @@ void Dispatcher::RunKeyed(Call& call) {
     for (uint16_t index : locks_.shards()) bytes_grown += keyspace.shard(index).MemoryBytes();
     execution_.keyspace_bytes.fetch_add(bytes_grown, std::memory_order_relaxed);
   }
-  const uint64_t lsn = Tap();
-  if (lsn != 0) NoteOwn(call, lsn);
+  NoteGates(call, Tap());
+  if (locking) locks_.Unlock(keyspace);
+}
+
+void Dispatcher::NoteGates(Call& call, uint64_t lsn) {
+  Keyspace& keyspace = execution_.keyspace;
   uint64_t gate = std::max(call.client.gate, execution_.base_lsn);
-  for (uint16_t index : locks_.shards()) {
-    Shard& shard = keyspace.shard(index);
-    if (lsn != 0) shard.last_lsn = lsn;
-    gate = std::max(gate, shard.last_lsn);
+  if (lsn != 0) {
+    NoteOwn(call, lsn);
+    for (const auto& [hash, shard] : places_) keyspace.shard(shard).writes().Note(hash, lsn);
+    gate = std::max(gate, lsn);
+  } else {
+    for (const auto& [hash, shard] : places_) {
+      gate = std::max(gate, keyspace.shard(shard).writes().Last(hash));
+    }
   }
   call.client.gate = gate;
-  if (locking) locks_.Unlock(keyspace);
+  if (places_.size() > kPlacesKept) std::vector<Place>().swap(places_);
 }
 
 void Dispatcher::RunExclusive(Call& call) {
@@ -339,7 +357,9 @@ void Dispatcher::RunExclusive(Call& call) {
                                     std::memory_order_relaxed);
   }
   const wal::Lsn own = Tap();
-  if (execution_.log != nullptr) {
+  if (call.command.scope == Scope::kKeys) {
+    NoteGates(call, own);  // it has more keys than a lock set takes
+  } else if (execution_.log != nullptr) {
     // A log that degrades at this moment leaves out an LSN, which nobody was promised.
     const wal::Lsn last = own != wal::kNoGate ? own : execution_.log->last_lsn();
     const bool logged = execution_.log != log_before || last != last_before;
@@ -413,7 +433,8 @@ void Dispatcher::ExpireCycle(int64_t budget_us) {
     const size_t bytes_before = shard.MemoryBytes();
     const size_t removed = view_.ExpireSome(index, kExpireKeysPerHold);
     if (execution_.maxmemory != 0) CountMemory(shard, bytes_before);
-    if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+    // No gate: whoever reads that such a key is gone knows it from the clock, not from the record.
+    Tap();
     if (locking) UnlockShard(shard);
     if (removed < kExpireKeysPerHold) {  // else the same shard again: more may be due
       advance();
@@ -493,7 +514,7 @@ bool Dispatcher::EvictBest() {
     ++stats_.keyspace.evicted;
   }
   CountMemory(shard, bytes_before);
-  if (const uint64_t lsn = Tap()) shard.last_lsn = lsn;
+  if (const uint64_t lsn = Tap()) shard.writes().Note(view_.HashOf(best.key), lsn);
   if (locking) UnlockShard(shard);
   return true;
 }

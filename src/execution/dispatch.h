@@ -122,6 +122,9 @@ class Dispatcher {
 
   void RunKeyed(Call& call);
   void RunExclusive(Call& call);
+  // Of a command with several keys, all of them held: what its reply depends on, and what those of
+  // later ones do because of its record, if it has one (else 0).
+  void NoteGates(Call& call, uint64_t lsn);
   // Calls the handler and turns an error into its reply.
   void Invoke(Call& call);
   // The command ran: counts its time, and drops its reply where the client asked for none.
@@ -149,6 +152,11 @@ class Dispatcher {
   Effects effects_;
   KeyspaceView view_;
   LockSet locks_;
+  struct Place {
+    uint64_t hash;
+    uint32_t shard;
+  };
+  std::vector<Place> places_;  // of the keys of a command that has several
   DispatchStats stats_;
   int64_t now_ms_ = 0;
   uint64_t clock_cycles_ = 0;  // when the clock was read

@@ -1,6 +1,6 @@
 // Shard: the part of the keyspace owned as one unit: its lock, a table per database with the
-// deadlines and the memory it holds, and the last LSN that changed it. Shard-bound but for the lock
-// itself and the time of the next deadline.
+// deadlines and the memory it holds, and the records that changed it last. Shard-bound but for the
+// lock itself and the time of the next deadline.
 #pragma once
 
 #include <atomic>
@@ -9,15 +9,13 @@
 #include <memory>
 #include <vector>
 
+#include "src/keyspace/recent_writes.h"
 #include "src/keyspace/table.h"
 
 namespace crab {
 
 class alignas(64) Shard {
  public:
-  // The highest LSN of a record that changed this shard: the gate of a reply that has read it.
-  uint64_t last_lsn = 0;
-
   // --- the lock: taken by src/execution only, in ascending order of shards ---
   // 0 free, 1 held, 2 held with sleepers. Acquire pairs with the release of Unlock.
   std::atomic<uint32_t> lock{0};
@@ -47,10 +45,16 @@ class alignas(64) Shard {
   // After deadlines were taken away: looks at all tables.
   void RefreshNextDeadline();
 
+  // The gates of replies that have read something here.
+  RecentWrites& writes() { return writes_; }
+
  private:
   Table first_;  // database 0's, which most servers use alone
   std::atomic<int64_t> next_deadline_ms_{INT64_MAX};
   std::vector<std::unique_ptr<Table>> others_;  // by database - 1
+  // A cache line of its own, which a command needs last: it asks the memory for it first. In front
+  // of the others it was measured to cost 4 % of a SET.
+  alignas(64) RecentWrites writes_;
 };
 
 }  // namespace crab

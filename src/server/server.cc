@@ -649,7 +649,7 @@ void Server::StopLog() {
     }
   }
   log_.reset();
-  for (uint32_t i = 0; i < keyspace_->shard_count(); ++i) keyspace_->shard(i).last_lsn = 0;
+  for (uint32_t i = 0; i < keyspace_->shard_count(); ++i) keyspace_->shard(i).writes() = {};
   ResumeAll();
   LogInfo("the log is off");
 }

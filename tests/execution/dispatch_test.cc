@@ -421,6 +421,50 @@ TEST_P(DispatchTest, TheGateOfAReplyIsTheLastChangeOfWhatItSaw) {
   EXPECT_EQ(client_.gate, 2u) << "a gate never falls: replies leave in order";
 }
 
+TEST_P(DispatchTest, AReplyDoesNotWaitForTheNeighboursOfItsKeys) {
+  UseLog();
+  std::vector<std::string> same{"k"};  // keys of one shard
+  for (int i = 0; same.size() < 5; ++i) {
+    const std::string key = "k" + std::to_string(i);
+    if (ShardOf(key) == ShardOf("k")) same.push_back(key);
+  }
+  Run("set " + same[0] + " 1");
+  Run("mset " + same[1] + " 2 " + same[2] + " 3");
+  Run("del absent " + same[2]);
+  const auto gate_of = [&](const std::string& words) {
+    Client reader;
+    std::swap(client_, reader);
+    Run(words);
+    std::swap(client_, reader);
+    return reader.gate;
+  };
+  EXPECT_EQ(gate_of("get " + same[0]), 1u);
+  EXPECT_EQ(gate_of("get " + same[1]), 2u);
+  EXPECT_EQ(gate_of("get " + same[2]), 3u);
+  EXPECT_EQ(gate_of("get " + same[3]), 0u);
+  EXPECT_EQ(gate_of("mget " + same[0] + " " + same[1]), 2u);
+  EXPECT_EQ(gate_of("mget " + same[3] + " " + same[4]), 0u);
+}
+
+// A reply is void when the record is given up that it acknowledges, not when one is that it read.
+TEST_P(DispatchTest, OnlyWhatWritesHasARecordOfItsOwn) {
+  UseLog();
+  const auto [a, b] = KeysOfTwoShards();
+  const auto own_of = [&](const std::string& words) {
+    Client client;
+    std::swap(client_, client);
+    Run(words);
+    std::swap(client_, client);
+    return client.own_lsn;
+  };
+  EXPECT_EQ(own_of("set " + a + " 1"), 1u);
+  EXPECT_EQ(own_of("mset " + a + " 1 " + b + " 2"), 2u);
+  EXPECT_EQ(own_of("set " + a + " 1 nx"), 0u) << "nothing was written";
+  EXPECT_EQ(own_of("mget " + a + " " + b), 0u);
+  EXPECT_EQ(own_of("dbsize"), 0u);
+  EXPECT_EQ(own_of("flushall"), 3u);
+}
+
 TEST_P(DispatchTest, AfterAnExclusiveCommandEveryReplyWaitsForWhatItSaw) {
   UseLog();
   const auto [a, b] = KeysOfTwoShards();
@@ -462,7 +506,13 @@ TEST_P(DispatchTest, ACommandOverMoreShardsThanALockSetHoldsStillRunsAsOne) {
   EXPECT_EQ(RunWords(words), "+OK\r\n");
   ASSERT_EQ(log_.records().size(), 1u);
   EXPECT_EQ(EffectsOf(log_.records()[0]).size(), 500u);
-  EXPECT_EQ(execution_.base_lsn, 1u) << "it took the world";
+  EXPECT_EQ(execution_.base_lsn, 0u) << "it took the world, and changed what it names";
+  client_.gate = 0;
+  Run("get key123");
+  EXPECT_EQ(client_.gate, 1u);
+  client_.gate = 0;
+  Run("get other");
+  EXPECT_EQ(client_.gate, 0u);
   for (uint32_t shard = 0; shard < keyspace_.shard_count(); ++shard) {
     EXPECT_EQ(keyspace_.shard(shard).lock.load(), 0u) << shard;
   }
