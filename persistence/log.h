@@ -273,8 +273,9 @@ class Log {
   // before a stop, which is the last chance. Blocks for as long as the disk does; not beside
   // Stop().
   virtual void RetryDisk() = 0;
-  // True for a gate whose records were given up when the log degraded under `sync`: a reply held
-  // for it must never leave, its connection is closed. Ask after release_lsn(), which opens all
+  // True for a gate whose records were given up when the log degraded under `sync`: a held reply
+  // that acknowledges one must never leave, its connection is closed; one that has only read what
+  // one wrote waits no longer. Ask after release_lsn(), which opens all
   // gates then, because what runs without the log is not held: whoever sees one opened so sees this
   // and the state, too.
   virtual bool GateFailed(Lsn gate) const = 0;

@@ -35,8 +35,8 @@ struct Client {
   // The highest LSN that what this client was told depends on: its replies leave when
   // Log::release_lsn() has reached it, or what its durability asks for instead.
   uint64_t gate = 0;
-  // The highest LSN of a record that it wrote itself and whose reply its session has not marked
-  // yet; 0 = none. Such a reply is void when the record is given up, one that only read is not.
+  // The highest LSN of a record that a reply acknowledges which its session has not marked yet; 0 =
+  // none. Such a reply is void when the record is given up, one that only read is not.
   uint64_t own_lsn = 0;
   const Command* last_command = nullptr;
   bool inline_request = false;  // the present request came as an inline one

@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kPayloadOverheadBytes = 64;
 // The clock is read again when it is older than this many cycles: about 0.3 ms.
 constexpr uint64_t kClockCyclesMax = 1'000'000;
-// Of the keys of one command; more are forgotten at once.
+// Above this many keys of one command the list of their places gives its memory back at once.
 constexpr size_t kPlacesKept = 1024;
 // Keys removed while one shard is held by the expiry cycle.
 constexpr size_t kExpireKeysPerHold = 64;
@@ -369,7 +369,7 @@ void Dispatcher::RunExclusive(Call& call) {
     // also while the disk does not.
     if (logged || !RunsWithoutData(call.command)) {
       call.client.gate = std::max(call.client.gate, last);
-      NoteOwn(call, last);
+      if (logged) NoteOwn(call, last);
     }
   }
   execution_.world.ReleaseExclusive(loop_);
@@ -514,7 +514,7 @@ bool Dispatcher::EvictBest() {
     ++stats_.keyspace.evicted;
   }
   CountMemory(shard, bytes_before);
-  if (const uint64_t lsn = Tap()) shard.writes().Note(view_.HashOf(best.key), lsn);
+  if (const uint64_t lsn = Tap()) shard.writes().Note(keyspace.Hash(best.key), lsn);
   if (locking) UnlockShard(shard);
   return true;
 }

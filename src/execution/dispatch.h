@@ -45,8 +45,9 @@ struct Execution {
   // felt a command late is still a limit.
   std::atomic<int64_t> keyspace_bytes{0};
   std::atomic<int64_t> other_bytes{0};
-  bool active_expire = true;   // DEBUG SET-ACTIVE-EXPIRE
-  uint64_t base_lsn = 0;       // every reply's gate is at least this: the last exclusive change
+  bool active_expire = true;  // DEBUG SET-ACTIVE-EXPIRE
+  // Every reply's gate is at least this: the last change by a command that may touch any key.
+  uint64_t base_lsn = 0;
   int64_t pause_until_ms = 0;  // CLIENT PAUSE, wall clock
   bool pause_writes_only = false;
 };

@@ -507,6 +507,8 @@ Status ClientDurability(Call& call) {
         "wal_state in INFO persistence.");
   }
   SetDurability(call, row->first);
+  // Its reply says that all before it is durable.
+  if (row->first == Durability::kSync) call.client.own_lsn = call.client.gate;
   call.reply.Ok();
   return Status::Ok();
 }

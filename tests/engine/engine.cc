@@ -149,6 +149,7 @@ Data Engine::Read() const { return Abridged(ReadInFull()); }
 std::string Engine::Run(uint32_t db, const Words& words) {
   const std::vector<std::string_view> argv(words.begin(), words.end());
   client_.db = db;
+  client_.own_lsn = wal::kNoGate;
   Buffer out;
   resp::Reply reply(out, client_.protocol);
   dispatcher_.BeginBatch();

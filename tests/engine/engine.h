@@ -65,6 +65,8 @@ class Engine : public SnapshotSink {
   std::string Run(uint32_t db, const Words& words);
   // Of the last command: what its reply waits for.
   wal::Lsn gate() const { return client_.gate; }
+  // Likewise: the record that it wrote; kNoGate: none.
+  wal::Lsn own_lsn() const { return client_.own_lsn; }
 
   // A checkpoint as src/server/checkpoint_job.h makes them, one at a time. The data is what the
   // log's records up to `lsn` made.

@@ -33,19 +33,19 @@ void Life::Run(const MadeCommand& command, bool await) {
   if (over()) return;
   LookAfterLog();
   wal::Log& log = engine_->log();
-  const wal::Lsn before = log.last_lsn();
   const std::string reply = engine_->Run(command.db, command.words);
   // A command that is refused for the log's sake changes nothing. Others fail, too, in their own
   // right: RENAME of no key.
   if (reply.empty() || reply.starts_with("-MISCONF")) return;
   if (!reply.starts_with("-")) RunOnModel(command.db, command.words, history_.mutable_data());
-  const wal::Lsn after = log.last_lsn();
-  if (after == before) return;  // nothing changed, or nobody keeps it
-  // Perhaps not this record's own: the log may have given it up by now. Then nothing promises it.
-  history_.Note(after);
+  // Not the log's last: it may have given the record up by now, with a last LSN behind it that
+  // belongs to no record.
+  const wal::Lsn own = engine_->own_lsn();
+  if (own == wal::kNoGate) return;  // nothing changed, or nobody keeps it
+  history_.Note(own);
   if (!await) return;
   if (log.metrics().sync_policy != wal::SyncPolicy::kSync) log.RequestSync();
-  WaitDurable(log, after, disk_);
+  WaitDurable(log, own, disk_);
   NoteDurable();
 }
 

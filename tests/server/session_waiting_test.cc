@@ -194,11 +194,39 @@ TEST_F(SessionWaitingTest, WhatWasAcknowledgedIsNotHeldAgainstALaterRead) {
   log_.Release(kEverything);
   log_.SetDurable(0);
   const auto session = NewSession();
-  EXPECT_EQ(Exchange(*session, Request({"set", "k", "v"})), kOk);  // under `async`, then given up
-  log_.given_up_above = 0;
+  EXPECT_EQ(Exchange(*session, Request({"set", "k", "v"})), kOk);  // under `async`
+  log_.SetDurable(1);
   EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync\r\n"), kOk);
-  EXPECT_EQ(Exchange(*session, Request({"get", "k"})), "$1\r\nv\r\n");
+  log_.SetDurable(0);
+  EXPECT_EQ(Exchange(*session, Request({"get", "k"})), "");
+  log_.given_up_above = 0;
+  EXPECT_EQ(Take(*session), "$1\r\nv\r\n");
   EXPECT_FALSE(session->HeldForNothing(log_));
+}
+
+// Its reply says that all before it is durable.
+TEST_F(SessionWaitingTest, TheChangeToSyncIsNotConfirmedWhereWhatWasBeforeItIsGivenUp) {
+  HoldReplies();
+  log_.Release(kEverything);
+  log_.SetDurable(0);
+  const auto session = NewSession();
+  EXPECT_EQ(Exchange(*session, Request({"set", "k", "v"})), kOk);  // under `async`
+  EXPECT_EQ(Exchange(*session, "CLIENT DURABILITY sync\r\n"), "");
+  log_.given_up_above = 0;
+  EXPECT_EQ(Take(*session), "");
+  EXPECT_TRUE(session->HeldForNothing(log_));
+}
+
+// Where the log is switched off and could not be completed.
+TEST_F(SessionWaitingTest, WhatIsHeldAboveWhatIsDurableIsOnlyWhatAcknowledges) {
+  HoldReplies();
+  const auto writer = NewSession();
+  EXPECT_EQ(Exchange(*writer, Request({"set", "k", "v"})), "");
+  const auto reader = NewSession();
+  EXPECT_EQ(Exchange(*reader, Request({"get", "k"})), "");
+  EXPECT_TRUE(writer->HeldAbove(0));
+  EXPECT_FALSE(writer->HeldAbove(1));
+  EXPECT_FALSE(reader->HeldAbove(0));
 }
 
 TEST_F(SessionWaitingTest, HoldsWhatALogGivesUpThatHealedInTheMiddleOfThePipeline) {
