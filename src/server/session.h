@@ -87,7 +87,7 @@ class Session {
     return !marks_.empty() && (marks_.front().durability == Durability::kSync ||
                                marks_.back().durability == Durability::kSync);
   }
-  // Whether a held reply speaks of a record of this connection above `durable_lsn`.
+  // Whether a held reply acknowledges a record above `durable_lsn`.
   bool HeldAbove(wal::Lsn durable_lsn) const;
   // Moves `bytes` from the front of the output to `to`, without copying when that is all of it.
   void TakeOutput(size_t bytes, Buffer* to);

@@ -86,6 +86,14 @@ class DispatchTest : public testing::TestWithParam<int> {
     return dispatcher_.stats().commands[registry_.IndexOf(*registry_.FindName(name))];
   }
   // Two keys of different shards.
+  // The client as the command leaves it.
+  Client RunAsNewClient(const std::string& words) {
+    Client client;
+    std::swap(client_, client);
+    Run(words);
+    std::swap(client_, client);
+    return client;
+  }
   std::pair<std::string, std::string> KeysOfTwoShards() {
     for (int i = 0;; ++i) {
       const std::string other = "k" + std::to_string(i);
@@ -439,13 +447,7 @@ TEST_P(DispatchTest, AReplyDoesNotWaitForTheNeighboursOfItsKeys) {
   Run("set " + same[0] + " 1");
   Run("mset " + same[1] + " 2 " + same[2] + " 3");
   Run("del absent " + same[2]);
-  const auto gate_of = [&](const std::string& words) {
-    Client reader;
-    std::swap(client_, reader);
-    Run(words);
-    std::swap(client_, reader);
-    return reader.gate;
-  };
+  const auto gate_of = [&](const std::string& words) { return RunAsNewClient(words).gate; };
   EXPECT_EQ(gate_of("get " + same[0]), 1u);
   EXPECT_EQ(gate_of("get " + same[1]), 2u);
   EXPECT_EQ(gate_of("get " + same[2]), 3u);
@@ -458,13 +460,7 @@ TEST_P(DispatchTest, AReplyDoesNotWaitForTheNeighboursOfItsKeys) {
 TEST_P(DispatchTest, OnlyWhatWritesHasARecordOfItsOwn) {
   UseLog();
   const auto [a, b] = KeysOfTwoShards();
-  const auto own_of = [&](const std::string& words) {
-    Client client;
-    std::swap(client_, client);
-    Run(words);
-    std::swap(client_, client);
-    return client.own_lsn;
-  };
+  const auto own_of = [&](const std::string& words) { return RunAsNewClient(words).own_lsn; };
   EXPECT_EQ(own_of("set " + a + " 1"), 1u);
   EXPECT_EQ(own_of("mset " + a + " 1 " + b + " 2"), 2u);
   EXPECT_EQ(own_of("set " + a + " 1 nx"), 0u) << "nothing was written";
